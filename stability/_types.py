@@ -1,0 +1,20 @@
+"""Array types used in signatures throughout the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+ArrayLike = npt.ArrayLike
+AnyArray = npt.NDArray[Any]
+
+
+def read_only(array: AnyArray) -> AnyArray:
+    """The same array, flagged read-only: results and model objects never change under their users."""
+    array.flags.writeable = False
+    return array

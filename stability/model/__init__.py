@@ -1,0 +1,1 @@
+"""The nouns: lengths, workloads, step-time laws, engines, replicas, fleets. No algorithms."""

@@ -1,0 +1,396 @@
+"""Joint distributions of (prompt, output) lengths.
+
+Whatever the family, a joint law is a finite mixture of *components*: products of two marginals (`ProductPart`) or
+weighted pairs (`AtomPart`). Expectations are computed on the components: exactly, and for products without visiting
+every pair.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..._types import ArrayLike, FloatArray, IntArray, read_only
+from ...errors import InputError, check_number
+from .marginal import MAX_TOKENS, Length, normal_distribution, normal_quantile
+
+CHUNK = 1 << 18
+"""Pairs evaluated at a time, so that memory stays bounded however long the trace."""
+
+PairFunction = Callable[[IntArray, IntArray], FloatArray]
+"""A function of (prompt, output) arrays of one shape, evaluated elementwise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductPart:
+    """Independent prompt and output lengths, carrying `weight` of the probability."""
+
+    weight: float
+    prompt: Length
+    output: Length
+
+    def mean(self, function: PairFunction) -> float:
+        """E[f(s, o)], by visiting every pair."""
+        s, ps = self.prompt.values, self.prompt.probabilities
+        o, po = self.output.values, self.output.probabilities
+        rows = max(1, CHUNK // len(o))
+        total = 0.0
+        for start in range(0, len(s), rows):
+            block = s[start : start + rows, None]
+            shape = (len(block), len(o))
+            values = function(np.broadcast_to(block, shape), np.broadcast_to(o, shape))
+            total += float(ps[start : start + rows] @ (values @ po))
+        return total
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtomPart:
+    """Pairs of lengths with probabilities (`None`: equally likely), carrying `weight` of the probability."""
+
+    weight: float
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+    probabilities: FloatArray | None
+
+    def mean(self, function: PairFunction) -> float:
+        """E[f(s, o)] over the pairs."""
+        total = 0.0
+        for start in range(0, len(self.prompt_tokens), CHUNK):
+            piece = slice(start, start + CHUNK)
+            values = function(self.prompt_tokens[piece], self.output_tokens[piece])
+            total += float(values.sum() if self.probabilities is None else self.probabilities[piece] @ values)
+        return total / len(self.prompt_tokens) if self.probabilities is None else total
+
+
+Part = ProductPart | AtomPart
+
+
+class Lengths(ABC):
+    """A joint distribution of prompt and output lengths, in tokens, both >= 1."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The mixture components; their weights sum to one."""
+
+    @abstractmethod
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        """`size` independent pairs. Two arrays of shape (size,): prompt tokens, output tokens."""
+
+    @property
+    @abstractmethod
+    def max_prompt_tokens(self) -> float:
+        """Longest possible prompt, tokens (infinite if unbounded)."""
+
+    @property
+    @abstractmethod
+    def max_output_tokens(self) -> float:
+        """Longest possible output, tokens (infinite if unbounded)."""
+
+    @property
+    @abstractmethod
+    def max_total_tokens(self) -> float:
+        """Largest possible prompt + output of one request, tokens (infinite if unbounded)."""
+
+    def expect(self, function: PairFunction) -> float:
+        """E[f(s, o)] for any elementwise `function` of prompt and output arrays.
+
+        Visits every pair of a product law, so it costs the product of the two supports.
+        """
+        return math.fsum(part.weight * part.mean(function) for part in self.parts())
+
+    @cached_property
+    def prompt_mean_tokens(self) -> float:
+        """E[s], tokens."""
+        return self._marginal_moment(0, 1)
+
+    @cached_property
+    def output_mean_tokens(self) -> float:
+        """E[o], tokens."""
+        return self._marginal_moment(1, 1)
+
+    @cached_property
+    def correlation(self) -> float:
+        """Pearson correlation of prompt and output lengths; 0 when one of them is constant."""
+        s, o = self.prompt_mean_tokens, self.output_mean_tokens
+        var_s = self._marginal_moment(0, 2) - s * s
+        var_o = self._marginal_moment(1, 2) - o * o
+        if var_s <= 1e-12 * s * s or var_o <= 1e-12 * o * o:
+            return 0.0
+        cross = 0.0
+        for part in self.parts():
+            if isinstance(part, ProductPart):
+                cross += part.weight * part.prompt.mean * part.output.mean
+            else:
+                cross += part.weight * part.mean(lambda a, b: a.astype(np.float64) * b)
+        return float((cross - s * o) / math.sqrt(var_s * var_o))
+
+    def _marginal_moment(self, axis: int, order: int) -> float:
+        total = 0.0
+        for part in self.parts():
+            if isinstance(part, ProductPart):
+                total += part.weight * (part.prompt, part.output)[axis].moment(order)
+            else:
+                total += part.weight * part.mean(lambda s, o: (s, o)[axis].astype(np.float64) ** order)
+        return total
+
+
+@dataclass(frozen=True)
+class Independent(Lengths):
+    """Prompt and output lengths drawn independently.
+
+    Parameters
+    ----------
+    prompt, output : Length
+        The two marginal laws.
+
+    Examples
+    --------
+    >>> from stability.model.lengths import Independent, Uniform
+    >>> Independent(prompt=Uniform(10, 1600), output=Uniform(10, 1600)).max_total_tokens
+    3200.0
+    """
+
+    prompt: Length
+    output: Length
+
+    def __post_init__(self) -> None:
+        for name, value in (("prompt", self.prompt), ("output", self.output)):
+            if not isinstance(value, Length):
+                raise InputError(
+                    f"{name} = {value!r}, must be a length distribution. Use lengths.Constant({value!r}) for a fixed length."
+                )
+
+    def parts(self) -> tuple[Part, ...]:
+        return (ProductPart(1.0, self.prompt, self.output),)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        return self.prompt.sample(size, rng), self.output.sample(size, rng)
+
+    @property
+    def max_prompt_tokens(self) -> float:
+        return self.prompt.max_tokens
+
+    @property
+    def max_output_tokens(self) -> float:
+        return self.output.max_tokens
+
+    @property
+    def max_total_tokens(self) -> float:
+        return self.prompt.max_tokens + self.output.max_tokens
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Empirical(Lengths):
+    """Pairs observed in a trace, equally likely; sampling resamples them with replacement.
+
+    Parameters
+    ----------
+    prompt_tokens, output_tokens : (n,) array_like of int, >= 1
+        The observed pairs, in arrival order.
+    """
+
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+
+    def __init__(self, prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> None:
+        prompt = token_array("prompt_tokens", prompt_tokens)
+        output = token_array("output_tokens", output_tokens)
+        if len(prompt) != len(output):
+            raise InputError(
+                f"{len(prompt)} prompt_tokens but {len(output)} output_tokens, must be as many. Give one pair a request."
+            )
+        if len(prompt) == 0:
+            raise InputError("the trace is empty, must hold at least one request. Check the file or the filter.")
+        object.__setattr__(self, "prompt_tokens", prompt)
+        object.__setattr__(self, "output_tokens", output)
+
+    def __repr__(self) -> str:
+        return (
+            f"Empirical({len(self)} requests, prompt mean {self.prompt_mean_tokens:.0f}, "
+            f"output mean {self.output_mean_tokens:.0f})"
+        )
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (AtomPart(1.0, self.prompt_tokens, self.output_tokens, None),)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        rows = rng.integers(len(self), size=size)
+        return self.prompt_tokens[rows], self.output_tokens[rows]
+
+    @cached_property
+    def _maxima(self) -> tuple[float, float, float]:
+        total = max(
+            int((self.prompt_tokens[i : i + CHUNK] + self.output_tokens[i : i + CHUNK]).max())
+            for i in range(0, len(self), CHUNK)
+        )
+        return float(self.prompt_tokens.max()), float(self.output_tokens.max()), float(total)
+
+    @property
+    def max_prompt_tokens(self) -> float:
+        return self._maxima[0]
+
+    @property
+    def max_output_tokens(self) -> float:
+        return self._maxima[1]
+
+    @property
+    def max_total_tokens(self) -> float:
+        return self._maxima[2]
+
+
+@dataclass(frozen=True, init=False)
+class Mixture(Lengths):
+    """A request is drawn from one of several joint laws.
+
+    Parameters
+    ----------
+    components : sequence of Lengths
+        The laws.
+    weights : sequence of float >= 0
+        Their probabilities up to a factor.
+    """
+
+    components: tuple[Lengths, ...]
+    weights: tuple[float, ...]
+
+    def __init__(self, components: Sequence[Lengths], weights: Sequence[float]) -> None:
+        if len(components) != len(weights) or not components:
+            raise InputError(
+                f"{len(components)} components and {len(weights)} weights, must be as many and at least one. Give one weight a component."
+            )
+        shares = [check_number(f"weights[{i}]", w, at_least=0) for i, w in enumerate(weights)]
+        total = math.fsum(shares)
+        if not total > 0:
+            raise InputError("the weights sum to 0, must be positive. Give at least one component a weight.")
+        kept = [(c, w / total) for c, w in zip(components, shares, strict=True) if w > 0]
+        object.__setattr__(self, "components", tuple(c for c, _ in kept))
+        object.__setattr__(self, "weights", tuple(w for _, w in kept))
+
+    def parts(self) -> tuple[Part, ...]:
+        found: list[Part] = []
+        for component, share in zip(self.components, self.weights, strict=True):
+            for part in component.parts():
+                if isinstance(part, ProductPart):
+                    found.append(ProductPart(share * part.weight, part.prompt, part.output))
+                else:
+                    found.append(
+                        AtomPart(share * part.weight, part.prompt_tokens, part.output_tokens, part.probabilities)
+                    )
+        return tuple(found)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        which = rng.choice(len(self.components), size=size, p=np.array(self.weights))
+        prompt, output = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+        for index, component in enumerate(self.components):
+            rows = np.flatnonzero(which == index)
+            prompt[rows], output[rows] = component.sample(len(rows), rng)
+        return prompt, output
+
+    @property
+    def max_prompt_tokens(self) -> float:
+        return max(c.max_prompt_tokens for c in self.components)
+
+    @property
+    def max_output_tokens(self) -> float:
+        return max(c.max_output_tokens for c in self.components)
+
+    @property
+    def max_total_tokens(self) -> float:
+        return max(c.max_total_tokens for c in self.components)
+
+
+@dataclass(frozen=True)
+class GaussianCopula(Lengths):
+    """Two marginal laws joined by a Gaussian copula with a given Spearman rank correlation.
+
+    Expectations are taken over a stratified grid of pairs (`GRID`**2 atoms, equal mass); sampling is exact.
+
+    Parameters
+    ----------
+    prompt, output : Length
+        The marginal laws, usually `Quantiles`.
+    spearman : float in (-1, 1)
+        Rank correlation; the normal correlation is 2 sin(pi spearman/6) (Pearson 1907), exact for continuous laws.
+    """
+
+    GRID = 192
+
+    prompt: Length
+    output: Length
+    spearman: float
+
+    def __post_init__(self) -> None:
+        check_number("spearman", self.spearman, above=-1, below=1)
+
+    @property
+    def normal_correlation(self) -> float:
+        """Correlation of the underlying normals."""
+        return 2 * math.sin(math.pi * self.spearman / 6)
+
+    def parts(self) -> tuple[Part, ...]:
+        if self.spearman == 0:
+            return (ProductPart(1.0, self.prompt, self.output),)
+        prompt, output = self._grid
+        return (AtomPart(1.0, prompt, output, None),)
+
+    @cached_property
+    def _grid(self) -> tuple[IntArray, IntArray]:
+        levels = (np.arange(self.GRID) + 0.5) / self.GRID
+        z = np.array([normal_quantile(p) for p in levels.tolist()])
+        r = self.normal_correlation
+        second = r * z[:, None] + math.sqrt(1 - r * r) * z[None, :]
+        prompt = np.repeat(self.prompt.quantile(levels), self.GRID)
+        output = self.output.quantile(normal_distribution(second).ravel())
+        return read_only(prompt), read_only(output)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        r = self.normal_correlation
+        first = rng.standard_normal(size)
+        second = r * first + math.sqrt(1 - r * r) * rng.standard_normal(size)
+        return self.prompt.quantile(normal_distribution(first)), self.output.quantile(normal_distribution(second))
+
+    @property
+    def max_prompt_tokens(self) -> float:
+        return self.prompt.max_tokens
+
+    @property
+    def max_output_tokens(self) -> float:
+        return self.output.max_tokens
+
+    @property
+    def max_total_tokens(self) -> float:
+        return self.prompt.max_tokens + self.output.max_tokens
+
+
+def token_array(name: str, tokens: ArrayLike) -> IntArray:
+    """`tokens` as a read-only int64 array, or an `InputError` naming the first bad entry and the rule."""
+    try:
+        raw = np.asarray(tokens)
+    except ValueError as error:
+        raise InputError(f"{name} is ragged, must be one-dimensional. Give one number a request.") from error
+    if raw.ndim != 1 or raw.dtype.kind not in "iuf":
+        raise InputError(
+            f"{name} has shape {raw.shape} and type {raw.dtype}, must be one-dimensional and numeric. Give one number a request."
+        )
+    if raw.dtype.kind == "f":
+        bad = ~np.isfinite(raw) | (raw != np.rint(raw))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(f"{name}[{row}] = {raw[row]}, must be a whole number of tokens. Correct or drop the row.")
+    bad = (raw < 1) | (raw > MAX_TOKENS)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"{name}[{row}] = {raw[row]}, must be between 1 and {MAX_TOKENS} tokens. Correct or drop the row."
+        )
+    array = raw.astype(np.int64, copy=True)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,237 @@
+"""Workloads: classes of requests, how often they come, and how their arrivals are spaced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .._types import ArrayLike, FloatArray
+from ..errors import InputError, check_integer, check_number
+from .arrivals import Arrivals, Poisson, RateSchedule, Renewal, Replay
+from .lengths import Empirical, Lengths, Mixture
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClass:
+    """Requests of one kind.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the workload.
+    rate_per_s : float >= 0 or RateSchedule
+        Arrival rate, 1/s, constant or over time.
+    lengths : Lengths
+        Joint law of prompt and output tokens.
+    value : float >= 0
+        What serving one request is worth (admission control).
+    max_output_tokens : int >= 1, optional
+        Output limit that reservation admission sets aside; without it each request's own output length.
+    cached_prefix_tokens : int >= 0
+        Leading prompt tokens found in the prefix cache.
+    """
+
+    name: str
+    rate_per_s: float | RateSchedule
+    lengths: Lengths
+    value: float = field(default=1.0, kw_only=True)
+    max_output_tokens: int | None = field(default=None, kw_only=True)
+    cached_prefix_tokens: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rate_per_s, RateSchedule):
+            check_number("rate_per_s", self.rate_per_s, at_least=0)
+        if not isinstance(self.lengths, Lengths):
+            raise InputError(
+                f"lengths = {self.lengths!r}, must be a joint law. Use lengths.Independent(prompt=..., output=...)."
+            )
+        check_number("value", self.value, at_least=0)
+        check_integer("cached_prefix_tokens", self.cached_prefix_tokens, at_least=0)
+        if self.max_output_tokens is not None:
+            limit = check_integer("max_output_tokens", self.max_output_tokens, at_least=1)
+            if limit < self.lengths.max_output_tokens:
+                raise InputError(
+                    f"max_output_tokens = {limit}, must be >= {self.lengths.max_output_tokens:g}, the longest output of {self.name!r}. "
+                    "Truncate the output law or raise the limit."
+                )
+
+    @property
+    def mean_rate_per_s(self) -> float:
+        """Time-average arrival rate, 1/s."""
+        if isinstance(self.rate_per_s, RateSchedule):
+            return self.rate_per_s.mean_per_s
+        return float(self.rate_per_s)
+
+    def with_rate(self, rate_per_s: float | RateSchedule) -> RequestClass:
+        """The same class at another rate."""
+        return replace(self, rate_per_s=rate_per_s)
+
+
+@dataclass(frozen=True, init=False)
+class Workload:
+    """What arrives at a fleet.
+
+    Parameters
+    ----------
+    classes : sequence of RequestClass
+        At least one, with distinct names and some positive rate.
+    arrivals : Poisson, Renewal or Replay
+        Spacing of the superposed arrivals.
+
+    Notes
+    -----
+    Usually built by `Workload.poisson`, `Workload.renewal`, `Workload.scheduled` or `Workload.from_requests`.
+    """
+
+    classes: tuple[RequestClass, ...]
+    arrivals: Arrivals
+
+    def __init__(self, classes: Sequence[RequestClass], arrivals: Arrivals | None = None) -> None:
+        if not classes:
+            raise InputError("classes is empty, must hold at least one request class. Add one.")
+        for index, item in enumerate(classes):
+            if not isinstance(item, RequestClass):
+                raise InputError(
+                    f"classes[{index}] = {item!r}, must be a RequestClass. Use RequestClass(name, rate, lengths)."
+                )
+        names = [item.name for item in classes]
+        if len(set(names)) < len(names):
+            raise InputError(f"class names {names} repeat, must be distinct. Rename one.")
+        if not sum(item.mean_rate_per_s for item in classes) > 0:
+            raise InputError("the rates of all classes are 0, one must be > 0. Give a class a rate.")
+        process = Poisson() if arrivals is None else arrivals
+        if isinstance(process, Replay):
+            only = classes[0]
+            rows = len(process.arrival_s)
+            if len(classes) != 1 or not isinstance(only.lengths, Empirical) or len(only.lengths) != rows:
+                raise InputError(
+                    f"a replay of {rows} arrivals must have one class with as many Empirical lengths. Use Workload.from_requests."
+                )
+        object.__setattr__(self, "classes", tuple(classes))
+        object.__setattr__(self, "arrivals", process)
+
+    @classmethod
+    def poisson(cls, rate_per_s: float, lengths: Lengths) -> Workload:
+        """One class with Poisson arrivals."""
+        return cls([RequestClass("requests", rate_per_s, lengths)])
+
+    @classmethod
+    def renewal(cls, rate_per_s: float, lengths: Lengths, *, cv: float) -> Workload:
+        """One class with gamma-distributed gaps of coefficient of variation `cv`."""
+        return cls([RequestClass("requests", rate_per_s, lengths)], Renewal(cv))
+
+    @classmethod
+    def scheduled(cls, schedule: RateSchedule, lengths: Lengths) -> Workload:
+        """One class with Poisson arrivals at a rate that follows `schedule`."""
+        return cls([RequestClass("requests", schedule, lengths)])
+
+    @classmethod
+    def from_requests(
+        cls, arrival_s: ArrayLike, prompt_tokens: ArrayLike, output_tokens: ArrayLike, *, name: str = "trace"
+    ) -> Workload:
+        """Replay of exactly these requests.
+
+        Parameters
+        ----------
+        arrival_s : (n,) array_like, non-decreasing
+            Arrival times, s.
+        prompt_tokens, output_tokens : (n,) array_like of int, >= 1
+            Lengths, tokens.
+        """
+        lengths = Empirical(prompt_tokens, output_tokens)
+        replay = Replay(arrival_s)
+        if len(replay.arrival_s) != len(lengths):
+            raise InputError(
+                f"{len(replay.arrival_s)} arrivals but {len(lengths)} length pairs, must be as many. Give one arrival a request."
+            )
+        rate = replay.rate_per_s
+        # All requests at one instant have no rate; saturated simulation ignores it, analysis asks for `.scaled`.
+        return cls([RequestClass(name, rate if math.isfinite(rate) else _AT_ONCE, lengths)], replay)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Time-average arrival rate over all classes, 1/s."""
+        return math.fsum(item.mean_rate_per_s for item in self.classes)
+
+    @property
+    def rates_per_s(self) -> FloatArray:
+        """Time-average rate of each class, 1/s. Shape (n_classes,)."""
+        return np.array([item.mean_rate_per_s for item in self.classes])
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether any rate varies over time."""
+        return any(isinstance(item.rate_per_s, RateSchedule) for item in self.classes)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Joint length law of an arriving request, over all classes."""
+        if len(self.classes) == 1:
+            return self.classes[0].lengths
+        return Mixture([item.lengths for item in self.classes], [item.mean_rate_per_s for item in self.classes])
+
+    def scaled(self, *, rate_per_s: float | None = None, factor: float | None = None) -> Workload:
+        """The same workload at another rate: mixes, schedules and gaps keep their shape.
+
+        Parameters
+        ----------
+        rate_per_s : float > 0
+            New total rate, 1/s; or
+        factor : float > 0
+            what to multiply every rate by.
+        """
+        if (rate_per_s is None) == (factor is None):
+            raise InputError("give either rate_per_s or factor, not both or neither.")
+        if rate_per_s is not None:
+            factor = check_number("rate_per_s", rate_per_s, above=0) / self.rate_per_s
+        by = check_number("factor", factor, above=0)
+        arrivals = self.arrivals
+        if isinstance(arrivals, Replay):
+            if arrivals.span_s == 0:
+                raise InputError(
+                    "the replay's arrivals all come at once, must span some time to be scaled. Use .resampled()."
+                )
+            first = arrivals.arrival_s[0]
+            arrivals = Replay(first + (arrivals.arrival_s - first) / by)
+        return Workload([_scaled_class(item, by) for item in self.classes], arrivals)
+
+    def at(self, time_s: float) -> Workload:
+        """The stationary workload with the rates of instant `time_s`."""
+        classes = [
+            item.with_rate(float(item.rate_per_s.at(time_s))) if isinstance(item.rate_per_s, RateSchedule) else item
+            for item in self.classes
+        ]
+        return Workload(classes, self.arrivals)
+
+    def averaged(self) -> Workload:
+        """The stationary workload with the time-average rates."""
+        return Workload([item.with_rate(item.mean_rate_per_s) for item in self.classes], self.arrivals)
+
+    def window_starts_s(self) -> FloatArray:
+        """Instants in one pass at which some scheduled rate changes, s; just 0 for a stationary workload."""
+        edges = {0.0}
+        for item in self.classes:
+            if isinstance(item.rate_per_s, RateSchedule):
+                edges.update(item.rate_per_s.start_s)
+        return np.array(sorted(edges))
+
+    def resampled(self) -> Workload:
+        """The same classes with Poisson arrivals: a replay becomes a bootstrap of its requests at its mean rate."""
+        if isinstance(self.arrivals, Replay) and self.arrivals.span_s == 0:
+            raise InputError(
+                "the replay's arrivals all come at once, must span some time to have a rate. Build Workload.poisson."
+            )
+        return Workload(self.classes, Poisson())
+
+
+_AT_ONCE = 1e12
+"""Rate that stands for arrivals at one instant."""
+
+
+def _scaled_class(item: RequestClass, factor: float) -> RequestClass:
+    if isinstance(item.rate_per_s, RateSchedule):
+        return item.with_rate(item.rate_per_s.scaled(factor))
+    return item.with_rate(item.rate_per_s * factor)

@@ -1,0 +1,48 @@
+"""First come, first served: the engines' own schedulers, by their admission rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._types import FloatArray
+from ..errors import check_choice, check_number
+from ..model.engine import ADMISSIONS, Engine, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Fcfs(Scheduler):
+    """Admit the head of the queue when its admission rule allows; evict the most recently admitted on overflow.
+
+    Parameters
+    ----------
+    admission : {"reserve", "prompt_gate", "chunk_gate"}
+        `reserve`: prompt and longest output can be set aside (TensorRT-LLM `GUARANTEED_NO_EVICT`).
+        `prompt_gate`: the whole known prompt fits (vLLM `scheduler_reserve_full_isl`).
+        `chunk_gate`: the next chunk fits (older vLLM; TensorRT-LLM `MAX_UTILIZATION`).
+    watermark : float in [0, 1)
+        Share of the KV blocks kept free at admission, waived while nothing runs.
+    """
+
+    admission: str = "prompt_gate"
+    watermark: float = 0.0
+
+    code = 0
+
+    def __post_init__(self) -> None:
+        check_choice("admission", self.admission, ADMISSIONS)
+        check_number("watermark", self.watermark, at_least=0, below=1)
+
+    def parameters(self) -> FloatArray:
+        return np.array([float(ADMISSIONS.index(self.admission)), self.watermark])
+
+    @property
+    def evicts(self) -> bool:
+        """Whether a running request can lose its KV."""
+        return self.admission != "reserve"
+
+
+def scheduler_of(engine: Engine) -> Scheduler:
+    """The policy an engine runs: its `scheduler`, or first-come-first-served under its `admission`."""
+    return engine.scheduler if engine.scheduler is not None else Fcfs(engine.admission, engine.watermark)
