@@ -17,3 +17,15 @@ from .model.iteration import IterationTime as IterationTime
 from .model.replica import Replica as Replica
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from ._result import Verdict as Verdict
+from .theory.analyze import analyze as analyze
+from .theory.report import PoolReport as PoolReport
+from .theory.report import StabilityReport as StabilityReport
+from .model.targets import Targets as Targets
+from .theory.check import CheckResult as CheckResult
+from .theory.check import check as check
+from .theory.latency import LatencyReport as LatencyReport
+from .theory.latency import latency as latency
+from .theory.latency import rate_within as rate_within
+from .theory.levers import levers as levers
+from .theory.levers import replicas_needed as replicas_needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,5 +45,19 @@ class Fcfs(Scheduler):
 
 
 def scheduler_of(engine: Engine) -> Scheduler:
-    """The policy an engine runs: its `scheduler`, or first-come-first-served under its `admission`."""
-    return engine.scheduler if engine.scheduler is not None else Fcfs(engine.admission, engine.watermark)
+    """The policy an engine runs.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine's settings.
+
+    Returns
+    -------
+    Scheduler
+        Its `scheduler`, or first-come-first-served under its `admission` and `watermark`.
+    """
+    return engine.scheduler if engine.scheduler is not None else _fcfs(engine.admission, engine.watermark)
+
+
+_fcfs = lru_cache(maxsize=256)(Fcfs)

@@ -1,0 +1,38 @@
+"""`stability compare`."""
+
+from __future__ import annotations
+
+import click
+
+from .._result import text_table
+from .output import json_option, load_plan, print_json, print_text
+
+
+@click.command()
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
+@json_option
+def compare(first: str, second: str, as_json: bool) -> int:
+    r"""Check two plans and print them side by side; the exit code is the worse of the two (0, 1, then 3).
+
+    \b
+    Example:
+      stability compare today.yaml tomorrow.yaml
+    """
+    from ..theory.check import check as check_fleet
+
+    plans = [load_plan(path) for path in (first, second)]
+    results = [check_fleet(plan.fleet, plan.workload, plan.targets) for plan in plans]
+    codes = [result.exit_code for result in results]
+    if as_json:
+        both = [{"plan": plan.path, **result.to_dict()} for plan, result in zip(plans, results, strict=True)]
+        print_json({"schema": "stability/compare/1", "plans": both})
+    else:
+        columns = [dict(result.rows()) for result in results]
+        names = list(dict.fromkeys(name for column in columns for name in column if name != "because"))
+        rows = [(name, *(column.get(name, "-") for column in columns)) for name in names]
+        change = results[1].report.capacity_per_s / results[0].report.capacity_per_s - 1
+        reasons = [f"{plan.path}: {result.report.reason}" for plan, result in zip(plans, results, strict=True)]
+        table = text_table(rows, ("", *(plan.path for plan in plans)))
+        print_text(f"{table}\n\ncapacity {100 * change:+.1f} %\n" + "\n".join(reasons))
+    return next((code for code in (1, 3) if code in codes), 0)

@@ -1,0 +1,36 @@
+"""What a fleet is to achieve besides being stable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import check_number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Limits that a planner states; None where there is none.
+
+    Parameters
+    ----------
+    itl_s : float > 0, optional
+        Mean inter-token latency, s.
+    ttft_p99_s : float > 0, optional
+        99th percentile of the time to first token, s.
+    ttft_mean_s : float > 0, optional
+        Mean time to first token, s.
+    headroom : float in [0, 1), optional
+        Share of the capacity that is to stay free.
+    """
+
+    itl_s: float | None = None
+    ttft_p99_s: float | None = None
+    ttft_mean_s: float | None = None
+    headroom: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("itl_s", "ttft_p99_s", "ttft_mean_s"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0)
+        if self.headroom is not None:
+            check_number("headroom", self.headroom, at_least=0, below=1)

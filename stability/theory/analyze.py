@@ -1,0 +1,327 @@
+"""`analyze`: the verdict on a fleet under a workload: capacities -> split over pools -> operating point -> verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .._result import Verdict
+from .._types import FloatArray
+from ..errors import NotModelledError, UnservableError, check_number
+from ..model.fleet import Fleet, Pool
+from ..model.iteration import IterationTime
+from ..model.replica import Replica
+from ..model.workload import RequestClass, Workload
+from ..policies import Fcfs, scheduler_of
+from . import conditions
+from .conditions import BOTTLENECKS, Resource
+from .moments import tail_probability
+from .operating import OperatingPoint, law_operating_point, operating_point
+from .report import PoolReport, StabilityReport
+from .solve import Solution, largest_footprint, solve
+from .steps import prompt_law
+
+RARE = 1e-3
+"""Largest share of requests too long for the KV cache that an unbounded length law may have."""
+
+
+def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> StabilityReport:
+    """Whether `fleet` is stable under `workload`, by how much and what binds.
+
+    Arrivals are split over pools by their weights, or in proportion to capacity when none is given, and evenly over the
+    replicas of a pool. A rate schedule is judged at its time average and at its peak window; where the two differ the
+    verdict is UNDETERMINED.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        What serves.
+    workload : Workload
+        What arrives, 1/s.
+    confidence : float in (0, 1)
+        Level of the capacity interval that a finite trace of lengths leaves.
+
+    Returns
+    -------
+    StabilityReport
+        Verdict, capacities with their standing, operating point, one report per pool.
+
+    Raises
+    ------
+    UnservableError
+        If a class holds requests longer than a pool's KV cache.
+    NotModelledError
+        For parts of the contract that have no theory yet.
+
+    Notes
+    -----
+    See `stability.theory.conditions` for the formulas. STABLE is claimed below the lower end of a capacity that is
+    proved or validated for the policy and regime, UNSTABLE above the upper end of the policy's capacity or of the bound
+    that holds for every policy.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01, per_prefill_token_s=1e-4)
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, admission="reserve", block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> report = st.analyze(fleet, st.Workload.poisson(5.0, lengths))
+    >>> report.verdict, report.bottleneck, round(report.capacity_per_s, 3)  # 1/(0.01 + 0.01*80/8)
+    (<Verdict.STABLE: 'stable'>, 'batch_slots', 9.091)
+    """
+    check_number("confidence", confidence, above=0, below=1)
+    if not workload.is_scheduled:
+        return _stationary(fleet, workload, confidence)
+    average = _stationary(fleet, workload.averaged(), confidence)
+    peak = _stationary(fleet, workload.at(_peak_window_s(fleet, workload)), confidence)
+    verdict, reason = average.verdict, f"at the mean and at the peak alike: {average.reason}"
+    if peak.verdict is not average.verdict:
+        verdict = Verdict.UNDETERMINED
+        reason = (
+            f"transient overload: {average.verdict} at the mean rate {average.rate_per_s:.4g}/s, "
+            f"{peak.verdict} at the peak {peak.rate_per_s:.4g}/s"
+        )
+    return replace(average, verdict=verdict, reason=reason, peak=peak)
+
+
+def _stationary(fleet: Fleet, workload: Workload, confidence: float) -> StabilityReport:
+    classes = [item for item in workload.classes if item.mean_rate_per_s > 0]
+    rates = np.array([item.mean_rate_per_s for item in classes])
+    total = float(rates.sum())
+    assumptions = _check(fleet.pools, classes)
+    solved = solve([pool.replica for pool in fleet.pools], classes, rates / total, confidence)
+    counts = np.array([pool.replicas for pool in fleet.pools], dtype=np.float64)
+    split = _split(fleet.pools, counts * solved.capacity)
+    per_replica = split * total / counts
+    points = _operating_points(fleet.pools, classes, rates / total, solved, per_replica)
+    reports = _pool_reports(fleet.pools, solved, split * total, counts, per_replica, points)
+    return _fleet_report(fleet.pools, reports, split, total, assumptions)
+
+
+def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
+    """Refuse what is not modelled or cannot be served; return the assumptions made."""
+    for item in classes:
+        if item.cached_prefix_tokens:
+            raise NotModelledError(f"class {item.name!r}: cached_prefix_tokens has no analysis yet.")
+    notes = ["arrivals of a pool are split evenly over its replicas", "requests of a class are independent"]
+    longest = {evicts: max(largest_footprint(item, evicts) for item in classes) for evicts in (False, True)}
+    for pool in pools:
+        if pool.role != "mixed" or pool.coupling != "independent":
+            raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no analysis yet.")
+        policy = scheduler_of(pool.replica.engine)
+        if not isinstance(policy, Fcfs):
+            raise NotModelledError(f"pool {pool.name!r}: scheduler {policy!r} has no analysis yet.")
+        if longest[policy.evicts] > pool.replica.usable_kv_tokens:
+            for item in classes:
+                _check_fits(pool, item, policy.evicts, notes)
+    return list(dict.fromkeys(notes))
+
+
+def _check_fits(pool: Pool, item: RequestClass, evicts: bool, notes: list[str]) -> None:
+    room = pool.replica.usable_kv_tokens
+    longest = largest_footprint(item, evicts)
+    if longest <= room:
+        return
+    if math.isfinite(longest):
+        raise UnservableError(
+            f"class {item.name!r} has requests that take up to {longest:.0f} KV tokens, must fit in the {room} of pool "
+            f"{pool.name!r}. Truncate the lengths, give the replica more memory or keep the class off this pool."
+        )
+    share = tail_probability(item.lengths, room)
+    if share > RARE:
+        raise UnservableError(
+            f"class {item.name!r}: {100 * share:.3g} % of the requests do not fit in the {room} KV tokens of pool "
+            f"{pool.name!r}, must be at most {100 * RARE:g} %. Truncate the lengths with limit=..."
+        )
+    notes.append(
+        f"lengths of class {item.name!r} are unbounded: {share:.1e} of its requests exceed {room} KV tokens, ignored"
+    )
+
+
+def _split(pools: Sequence[Pool], capacity: FloatArray) -> FloatArray:
+    """Share of the arrivals each pool gets: its weight, or its share of the capacity."""
+    weights = capacity if pools[0].weight is None else np.array([pool.weight for pool in pools], dtype=np.float64)
+    return np.asarray(weights / weights.sum())
+
+
+def _operating_points(
+    pools: Sequence[Pool],
+    classes: Sequence[RequestClass],
+    mix: FloatArray,
+    solved: Solution,
+    per_replica: FloatArray,
+) -> OperatingPoint:
+    """Every pool at its rate, or at capacity when it is overloaded."""
+    rate = np.maximum(np.minimum(per_replica, solved.capacity * (1 - 1e-6)), 1e-300)
+    point = operating_point(solved.coefficients, solved.demand, rate)
+    others = [i for i, pool in enumerate(pools) if not isinstance(pool.replica.iteration, IterationTime)]
+    if not others:
+        return point
+    columns = {name: np.array(getattr(point, name)) for name in OperatingPoint.__slots__}
+    prompts = prompt_law([item.lengths for item in classes], mix.tolist())
+    known: dict[tuple[Replica, float], OperatingPoint] = {}
+    for index in others:
+        replica = pools[index].replica
+        key = (replica, float(rate[index]))
+        if key not in known:
+            known[key] = law_operating_point(
+                replica.iteration,
+                solved.demand[index],
+                prompts,
+                key[1],
+                float(replica.engine.max_num_batched_tokens),
+                1 / float(solved.shares[index].max()),
+            )
+        for name, column in columns.items():
+            column[index] = getattr(known[key], name)
+    return OperatingPoint(**columns)
+
+
+def _pool_reports(
+    pools: Sequence[Pool],
+    solved: Solution,
+    rates: FloatArray,
+    counts: FloatArray,
+    per_replica: FloatArray,
+    points: OperatingPoint,
+) -> list[PoolReport]:
+    loads = conditions.affine_loads(per_replica, solved.coefficients, solved.demand, solved.shares)
+    compute = per_replica * conditions.work_s(solved.coefficients, solved.demand)
+    bottleneck = conditions.binding(solved.coefficients, solved.demand, solved.shares)
+    room = np.array([pool.replica.usable_kv_tokens for pool in pools], dtype=np.float64)
+    columns = {
+        "capacity": counts * solved.capacity,
+        "low": counts * solved.interval[:, 0],
+        "high": counts * solved.interval[:, 1],
+        "stable": counts * solved.stable_below,
+        "unstable": counts * solved.unstable_above,
+        "upper": counts * solved.upper_bound,
+        "load": per_replica / solved.capacity,
+        "iteration": points.iteration_s,
+        "itl": points.itl_s,
+        "occupancy": np.minimum(points.kv_tokens / room, 1.0),
+        "running": points.running,
+        "rate": rates,
+    }
+    table = {name: column.tolist() for name, column in columns.items()}
+    load_table, compute_list, bottlenecks = loads.tolist(), compute.tolist(), bottleneck.tolist()
+    reports = []
+    for i, pool in enumerate(pools):
+        verdict, reason = _judge(pool, table["rate"][i], table["stable"][i], table["unstable"][i], solved.doubts[i])
+        memory, slots, budget = load_table[i]
+        policy = scheduler_of(pool.replica.engine)
+        evicting = isinstance(policy, Fcfs) and policy.evicts and solved.shares[i].argmax() == Resource.KV_MEMORY
+        proved = solved.proved[i]
+        reports.append(
+            PoolReport(
+                name=pool.name,
+                replicas=pool.replicas,
+                rate_per_s=table["rate"][i],
+                verdict=verdict,
+                reason=reason,
+                capacity_per_s=table["capacity"][i],
+                capacity_interval=(table["low"][i], table["high"][i]),
+                proved_capacity_per_s=None if proved is None else pool.replicas * proved,
+                stable_below_per_s=table["stable"][i],
+                unstable_above_per_s=table["unstable"][i],
+                upper_bound_per_s=table["upper"][i],
+                load=table["load"][i],
+                loads={"kv_memory": memory, "batch_slots": slots, "token_budget": budget, "compute": compute_list[i]},
+                bottleneck=BOTTLENECKS[bottlenecks[i]],
+                iteration_s=table["iteration"][i],
+                itl_s=table["itl"][i],
+                kv_occupancy=table["occupancy"][i],
+                running_mean=table["running"][i],
+                evictions_per_request=None if evicting else 0.0,
+            )
+        )
+    return reports
+
+
+def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, doubt: str) -> tuple[Verdict, str]:
+    """Decision 1 for one pool."""
+    if rate > unstable_above:
+        return (
+            Verdict.UNSTABLE,
+            f"pool {pool.name!r} gets {rate:.4g}/s, more than the {unstable_above:.4g}/s it can serve",
+        )
+    if rate < stable_below:
+        return Verdict.STABLE, f"pool {pool.name!r} gets {rate:.4g}/s and serves {stable_below:.4g}/s for certain"
+    if doubt:
+        return Verdict.UNDETERMINED, f"pool {pool.name!r}: {doubt}"
+    return Verdict.UNDETERMINED, (
+        f"pool {pool.name!r} gets {rate:.4g}/s, between {stable_below:.4g}/s, below which {_floor_name(pool)}, "
+        f"and {unstable_above:.4g}/s, above which nothing is"
+    )
+
+
+def _floor_name(pool: Pool) -> str:
+    policy = scheduler_of(pool.replica.engine)
+    if isinstance(policy, Fcfs) and policy.evicts:
+        return "it is stable even when it reserves instead of evicting"
+    return "stability is proved or validated"
+
+
+def _fleet_report(
+    pools: Sequence[Pool], reports: list[PoolReport], split: FloatArray, total: float, assumptions: list[str]
+) -> StabilityReport:
+    used = [report for report, share in zip(reports, split.tolist(), strict=True) if share > 0]
+    worst = max(used, key=lambda report: report.load)
+    by_verdict = {verdict: [r for r in used if r.verdict is verdict] for verdict in Verdict}
+    for verdict in (Verdict.UNSTABLE, Verdict.UNDETERMINED, Verdict.STABLE):
+        if by_verdict[verdict]:
+            lead = max(by_verdict[verdict], key=lambda report: report.load)
+            break
+
+    def least(values: Sequence[float]) -> float:
+        """The fleet's rate at which the first pool reaches its own value."""
+        return float((np.array(values)[split > 0] / split[split > 0]).min())
+
+    proved = [report.proved_capacity_per_s for report in reports]
+    if len(pools) > 1:
+        how = "in proportion to capacity" if pools[0].weight is None else "by the stated weights"
+        assumptions = [*assumptions, f"arrivals are split over pools {how}; bounds hold under this split"]
+    return StabilityReport(
+        verdict=lead.verdict,
+        reason=lead.reason,
+        rate_per_s=total,
+        capacity_per_s=least([report.capacity_per_s for report in reports]),
+        capacity_interval=(
+            least([report.capacity_interval[0] for report in reports]),
+            least([report.capacity_interval[1] for report in reports]),
+        ),
+        proved_capacity_per_s=(None if any(p is None for p in proved) else least([p for p in proved if p is not None])),
+        stable_below_per_s=least([report.stable_below_per_s for report in reports]),
+        unstable_above_per_s=least([report.unstable_above_per_s for report in reports]),
+        upper_bound_per_s=least([report.upper_bound_per_s for report in reports]),
+        load=worst.load,
+        bottleneck=worst.bottleneck,
+        iteration_s=worst.iteration_s,
+        itl_s=worst.itl_s,
+        kv_occupancy=worst.kv_occupancy,
+        running_mean=worst.running_mean,
+        evictions_per_request=worst.evictions_per_request,
+        pools=tuple(reports),
+        binding_pool=worst.name,
+        assumptions=tuple(assumptions),
+    )
+
+
+def _peak_window_s(fleet: Fleet, workload: Workload) -> float:
+    """Start of the window that asks most of the fleet: rates weighted by what each class alone costs it."""
+    costs = np.zeros(len(workload.classes))
+    for index, item in enumerate(workload.classes):
+        if item.mean_rate_per_s > 0:
+            alone = Workload([item.with_rate(1.0)])
+            costs[index] = 1 / _stationary(fleet, alone, 0.95).capacity_per_s
+    starts = workload.window_starts_s()
+    rates = np.array([[_rate_at(item, t) for item in workload.classes] for t in starts.tolist()])
+    return float(starts[int((rates @ costs).argmax())])
+
+
+def _rate_at(item: RequestClass, time_s: float) -> float:
+    return item.mean_rate_per_s if isinstance(item.rate_per_s, (int, float)) else float(item.rate_per_s.at(time_s))

@@ -1,0 +1,237 @@
+"""What `analyze` returns: verdict, capacities and their standing, operating point, pool by pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+SCHEMA = "stability/report/1"
+
+REFERENCES = (
+    "Nie, Si, Zhou (2026), arXiv 2605.04595: stability of LLM serving with KV limits",
+    "Ao, Luo, Simchi-Levi, Wang (2025), arXiv 2504.11320: fluid model of continuous batching",
+    "Li, Dai, Deng, Li, Peng (2025), arXiv 2504.07347: throughput-optimal batching",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReport:
+    """One pool at its share of the arrivals. Rates are of the whole pool, times of one replica.
+
+    Attributes
+    ----------
+    name : str
+    replicas : int
+    rate_per_s : float
+        Arrivals sent to the pool.
+    verdict : Verdict
+    reason : str
+    capacity_per_s : float
+        Predicted capacity under the pool's own scheduler.
+    capacity_interval : (float, float)
+        Confidence interval of it from the finite trace behind the lengths; equal ends for exact laws.
+    proved_capacity_per_s : float or None
+        Rate below which stability is proved.
+    stable_below_per_s, unstable_above_per_s : float
+        Between them the verdict is UNDETERMINED.
+    upper_bound_per_s : float
+        Rate no policy exceeds (at the upper end of its confidence interval).
+    load : float
+        Rate over capacity.
+    loads : dict of str to float
+        Load of each resource; "compute" is the load when no resource limits.
+    bottleneck : str
+        "kv_memory", "batch_slots", "token_budget" or "compute".
+    iteration_s, itl_s : float
+        Mean iteration time and token-weighted inter-token latency, at the rate or (overloaded) at capacity.
+    kv_occupancy : float
+        Mean KV in use over capacity.
+    running_mean : float
+        Mean requests resident per replica.
+    evictions_per_request : float or None
+        None where the policy evicts and no prediction exists.
+    """
+
+    name: str
+    replicas: int
+    rate_per_s: float
+    verdict: Verdict
+    reason: str
+    capacity_per_s: float
+    capacity_interval: tuple[float, float]
+    proved_capacity_per_s: float | None
+    stable_below_per_s: float
+    unstable_above_per_s: float
+    upper_bound_per_s: float
+    load: float
+    loads: Mapping[str, float]
+    bottleneck: str
+    iteration_s: float
+    itl_s: float
+    kv_occupancy: float
+    running_mean: float
+    evictions_per_request: float | None
+
+    def __repr__(self) -> str:
+        return f"PoolReport({self.name!r}, {self.verdict}, load {self.load:.3f}, bottleneck {self.bottleneck})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StabilityReport:
+    """Whether a fleet is stable under a workload, by how much and what binds.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        STABLE, UNSTABLE or UNDETERMINED.
+    reason : str
+        Why, in one sentence.
+    rate_per_s : float
+        Arrival rate, 1/s (time average of a schedule).
+    capacity_per_s : float
+        Rate at this mix that the fleet can serve under its schedulers and its split of arrivals.
+    capacity_interval : (float, float)
+        95 % confidence interval from the finite trace behind the lengths; equal ends for exact laws.
+    proved_capacity_per_s : float or None
+        Rate below which stability is proved (reservation admission only).
+    stable_below_per_s, unstable_above_per_s : float
+        Rates between which the verdict is UNDETERMINED.
+    upper_bound_per_s : float
+        Necessary: no scheduling policy exceeds it under this split.
+    load : float
+        Rate over capacity.
+    bottleneck : str
+        What binds in the binding pool.
+    iteration_s, itl_s, kv_occupancy, running_mean, evictions_per_request
+        Operating point of the binding pool, see `PoolReport`.
+    pools : tuple of PoolReport
+    binding_pool : str
+        The pool with the greatest load.
+    assumptions : tuple of str
+        What the figures rest on.
+    references : tuple of str
+    peak : StabilityReport or None
+        The same at the peak window of a rate schedule.
+    """
+
+    verdict: Verdict
+    reason: str
+    rate_per_s: float
+    capacity_per_s: float
+    capacity_interval: tuple[float, float]
+    proved_capacity_per_s: float | None
+    stable_below_per_s: float
+    unstable_above_per_s: float
+    upper_bound_per_s: float
+    load: float
+    bottleneck: str
+    iteration_s: float
+    itl_s: float
+    kv_occupancy: float
+    running_mean: float
+    evictions_per_request: float | None
+    pools: tuple[PoolReport, ...]
+    binding_pool: str
+    assumptions: tuple[str, ...]
+    references: tuple[str, ...] = REFERENCES
+    peak: StabilityReport | None = field(default=None)
+
+    def __bool__(self) -> bool:
+        raise no_truth("StabilityReport")
+
+    def __repr__(self) -> str:
+        return (
+            f"StabilityReport({self.verdict}, load {self.load:.3f}, capacity {self.capacity_per_s:.4g}/s, "
+            f"bottleneck {self.bottleneck})"
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as (quantity, value) pairs for people."""
+        low, high = self.capacity_interval
+        sampled = high > low * (1 + 1e-9)
+        interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
+        evictions = self.evictions_per_request
+        found = [
+            ("verdict", str(self.verdict)),
+            ("because", self.reason),
+            ("rate", rate(self.rate_per_s)),
+            ("capacity", rate(self.capacity_per_s) + interval),
+            ("  stable below", rate(self.stable_below_per_s)),
+            ("  unstable above", rate(self.unstable_above_per_s)),
+            ("  proved", rate(self.proved_capacity_per_s)),
+            ("  bound, any policy", rate(self.upper_bound_per_s)),
+            ("load", percent(self.load)),
+            ("bottleneck", self.bottleneck + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")),
+            ("iteration", seconds(self.iteration_s)),
+            ("inter-token latency", seconds(self.itl_s)),
+            ("KV occupancy", percent(self.kv_occupancy)),
+            ("running per replica", f"{self.running_mean:.4g}"),
+            ("evictions per request", "not predicted" if evictions is None else f"{evictions:.3g}"),
+        ]
+        if self.peak is not None:
+            found.append(
+                ("at the peak", f"{self.peak.verdict}, {rate(self.peak.rate_per_s)}, load {percent(self.peak.load)}")
+            )
+        return found
+
+    def summary(self) -> str:
+        """The report as a text table, with a line per pool when there are several."""
+        text = text_table(self.rows())
+        if len(self.pools) > 1:
+            text += "\n\n" + text_table(self._pool_rows(), self._pool_header())
+        return text
+
+    def _repr_html_(self) -> str:
+        text = html_table(self.rows())
+        if len(self.pools) > 1:
+            text += html_table(self._pool_rows(), self._pool_header())
+        return text
+
+    @staticmethod
+    def _pool_header() -> tuple[str, ...]:
+        return ("pool", "replicas", "rate", "capacity", "load", "bottleneck", "ITL", "verdict")
+
+    def _pool_rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                pool.name,
+                str(pool.replicas),
+                rate(pool.rate_per_s),
+                rate(pool.capacity_per_s),
+                percent(pool.load),
+                pool.bottleneck,
+                seconds(pool.itl_s),
+                str(pool.verdict),
+            )
+            for pool in self.pools
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe mapping, tagged with its schema."""
+        return {"schema": SCHEMA, **json_safe(self)}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per pool, units in column names."""
+        import pandas
+
+        columns = [name for name in PoolReport.__slots__ if name not in ("loads", "capacity_interval")]
+        rows = []
+        for pool in self.pools:
+            row = {name: json_safe(getattr(pool, name)) for name in columns}
+            row["capacity_low_per_s"], row["capacity_high_per_s"] = pool.capacity_interval
+            row.update({f"load_{name}": value for name, value in pool.loads.items()})
+            rows.append(row)
+        return pandas.DataFrame(rows)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Load of each resource in each pool, as bars against the limit 1."""
+        from ..plots.report import load_bars
+
+        return load_bars([(pool.name, pool.loads) for pool in self.pools], ax)

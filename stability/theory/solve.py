@@ -1,0 +1,253 @@
+"""Capacity of every replica of a fleet, as columns: what `analyze` judges.
+
+Moments (one vector per class) -> rows (demands and capacities, by policy) -> capacity. Equal replicas are solved once,
+affine laws all together; other laws contribute the affine law tangent to their mean iteration time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from .._types import BoolArray, FloatArray, IntArray
+from ..model.iteration import IterationTime
+from ..model.replica import Replica
+from ..model.workload import RequestClass
+from ..policies import Fcfs, scheduler_of
+from . import conditions, envelope, footprint
+from .conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource
+from .moments import N_DEMANDS, Moments, mean_over, moments, standard_error
+from .steps import composition, effective_law, prompt_law
+
+ROW_TOLERANCE = 0.01
+"""Deviation of the policy rows from simulation where one row dominates (measured: 0.6 %)."""
+
+BALANCED_TOLERANCE = 0.035
+"""The same where a second row is within 10 % of the binding one (measured: 1 to 3.5 %)."""
+
+LAW_TOLERANCE = 0.05
+"""The same for laws that are averaged over step types."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Solution:
+    """Capacities of one replica of each pool, 1/s, and what they were computed from. Arrays over pools.
+
+    Attributes
+    ----------
+    demand : (n, 9) ndarray
+        Mean demand of the mix.
+    coefficients : (n, 5) ndarray
+        Step-time law, or the tangent to its mean with the binding resource full.
+    shares : (n, 3) ndarray
+        E[a_r]/C_r under the pool's policy.
+    capacity, upper_bound, stable_below, unstable_above : (n,) ndarray
+        See `PoolReport`.
+    interval : (n, 2) ndarray
+        Confidence interval of the capacity.
+    proved : list of float or None
+        Proved capacity.
+    doubts : list of str
+        Why a policy is outside every regime with a known capacity; empty where it is not.
+    """
+
+    demand: FloatArray
+    coefficients: FloatArray
+    shares: FloatArray
+    capacity: FloatArray
+    interval: FloatArray
+    upper_bound: FloatArray
+    proved: list[float | None]
+    stable_below: FloatArray
+    unstable_above: FloatArray
+    doubts: list[str]
+
+    def over(self, rows: IntArray) -> Solution:
+        """The solution of each pool from those of the distinct replicas."""
+
+        def pick(name: str) -> Any:
+            column = getattr(self, name)
+            return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
+
+        return Solution(**{field.name: pick(field.name) for field in fields(self)})
+
+
+def solve(replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray, confidence: float) -> Solution:
+    """Capacities of each of `replicas` for requests of `classes` in proportions `mix`.
+
+    Parameters
+    ----------
+    replicas : sequence of Replica
+        One per pool.
+    classes : sequence of RequestClass
+        With positive rates.
+    mix : (n_classes,) ndarray
+        Their shares of the arrivals.
+    confidence : float
+        Level of the capacity interval.
+    """
+    index: dict[Replica, int] = {}
+    rows = np.array([index.setdefault(replica, len(index)) for replica in replicas])
+    return _solve_distinct(list(index), classes, mix, confidence).over(rows)
+
+
+def _solve_distinct(
+    replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray, confidence: float
+) -> Solution:
+    demand, parts = _demands(replicas, classes, mix)
+    limits = np.array([conditions.capacities(replica) for replica in replicas])
+    evicts = np.array([_evicts(replica) for replica in replicas])
+    free = limits.copy()
+    free[evicts, Resource.KV_MEMORY] -= [replica.watermark_tokens for replica in np.array(replicas)[evicts].tolist()]
+
+    reserve_shares = demand[:, list(RESERVE_ROWS)] / limits
+    shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
+    coefficients, affine = _laws(replicas, classes, mix, demand, shares)
+    capacity = conditions.affine_capacity(coefficients, demand, shares)
+    upper = conditions.affine_capacity(coefficients, demand, demand[:, list(BOUND_ROWS)] / limits)
+    for row in np.flatnonzero(~affine).tolist():
+        upper[row] = envelope.upper_bound(replicas[row].iteration, demand[row], limits[row])
+
+    # What an evicting gate reaches at least, judged by the rows of reservation.
+    reserving, _ = _laws(replicas, classes, mix, demand, reserve_shares)
+    reserved = np.where(evicts, conditions.affine_capacity(reserving, demand, reserve_shares), capacity)
+    tolerance = _tolerances(reserving, demand, reserve_shares, affine)
+    spread = _relative_errors(parts, mix, coefficients, capacity, shares, free, evicts, confidence)
+    proved = [
+        None if gate else _proved(replica, mean, limit, classes)
+        for replica, mean, limit, gate in zip(replicas, demand, limits, evicts.tolist(), strict=True)
+    ]
+    floor = np.array([0.0 if value is None else value for value in proved])
+    longest = max(item.lengths.max_prompt_tokens for item in classes)
+    doubts = [_doubt(replica, longest) for replica in replicas]
+    doubtful = np.array([bool(doubt) for doubt in doubts])
+    stable_below = np.maximum(np.minimum(reserved, capacity) * (1 - tolerance), floor) / (1 + spread)
+
+    interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
+    upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
+    # The reservation rows are necessary for a policy that reserves; tangent laws are not exact.
+    own_high = np.where(evicts, np.inf, interval[:, 1] * np.where(affine, 1.0, 1 + tolerance))
+    return Solution(
+        demand=demand,
+        coefficients=coefficients,
+        shares=shares,
+        capacity=capacity,
+        interval=interval,
+        upper_bound=upper,
+        proved=proved,
+        stable_below=np.where(doubtful, 0.0, stable_below),
+        unstable_above=np.minimum(own_high, upper_high),
+        doubts=doubts,
+    )
+
+
+def _evicts(replica: Replica) -> bool:
+    policy = scheduler_of(replica.engine)
+    return isinstance(policy, Fcfs) and policy.evicts
+
+
+def _demands(
+    replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray
+) -> tuple[FloatArray, list[list[Moments]]]:
+    """Mean demand of the mix at each replica, and the class moments behind it."""
+    known: dict[tuple[int, int], tuple[FloatArray, list[Moments]]] = {}
+    demand, parts = np.empty((len(replicas), N_DEMANDS)), []
+    for row, replica in enumerate(replicas):
+        key = (replica.engine.max_num_batched_tokens, replica.engine.block_size)
+        if key not in known:
+            found = [moments(item.lengths, *key, item.max_output_tokens) for item in classes]
+            known[key] = mean_over(found, mix), found
+        demand[row] = known[key][0]
+        parts.append(known[key][1])
+    return demand, parts
+
+
+def _laws(
+    replicas: Sequence[Replica],
+    classes: Sequence[RequestClass],
+    mix: FloatArray,
+    demand: FloatArray,
+    shares: FloatArray,
+) -> tuple[FloatArray, BoolArray]:
+    """Affine coefficients of each law, tangent with the binding resource full, and which laws are affine themselves."""
+    laws = [replica.iteration for replica in replicas]
+    affine = np.array([isinstance(law, IterationTime) for law in laws])
+    coefficients = np.array([law.coefficients if isinstance(law, IterationTime) else (np.nan,) * 5 for law in laws])
+    if not affine.all():
+        prompts = prompt_law([item.lengths for item in classes], mix.tolist())
+    for row in np.flatnonzero(~affine).tolist():
+        budget = float(replicas[row].engine.max_num_batched_tokens)
+        full = composition(demand[row], prompts, 1 / float(shares[row].max()), budget)
+        coefficients[row] = effective_law(laws[row], full)
+    return coefficients, affine
+
+
+def _tolerances(coefficients: FloatArray, demand: FloatArray, shares: FloatArray, affine: BoolArray) -> FloatArray:
+    """Measured accuracy of the policy rows, by regime."""
+    ordered = np.sort(shares, axis=-1)
+    limited = coefficients[:, 0] * ordered[:, -1] > 0.1 * conditions.work_s(coefficients, demand)
+    balanced = limited & (ordered[:, -2] > 0.9 * ordered[:, -1])
+    return np.where(affine, np.where(balanced, BALANCED_TOLERANCE, ROW_TOLERANCE), LAW_TOLERANCE)
+
+
+def _relative_errors(
+    parts: Sequence[list[Moments]],
+    mix: FloatArray,
+    coefficients: FloatArray,
+    capacity: FloatArray,
+    shares: FloatArray,
+    limits: FloatArray,
+    evicts: BoolArray,
+    confidence: float,
+) -> FloatArray:
+    """Half-width of the confidence interval of 1/capacity, relative to it, from finite traces of lengths.
+
+    1/capacity is linear in the mean demands while the binding row stays the same (delta method).
+    """
+    spread = np.zeros(len(parts))
+    if all(item.covariance is None for item in parts[0]):
+        return spread
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    for row, binding in enumerate(shares.argmax(axis=-1).tolist()):
+        gradient = np.zeros(N_DEMANDS)
+        gradient[:4] = coefficients[row, 1:]
+        demanded = (GATE_ROWS if evicts[row] else RESERVE_ROWS)[binding]
+        gradient[demanded] += coefficients[row, 0] / limits[row, binding]
+        spread[row] = z * standard_error(gradient, parts[row], mix) * capacity[row]
+    return spread
+
+
+def _proved(replica: Replica, demand: FloatArray, limits: FloatArray, classes: Sequence[RequestClass]) -> float | None:
+    largest = max(_largest_reservation(item) for item in classes)
+    if math.isinf(largest):
+        return None
+    laws = envelope.majorants(replica.iteration, replica.engine.max_num_batched_tokens)
+    reserved = float(footprint.blocks(int(largest), replica.engine.block_size))
+    return conditions.proved_capacity(laws, demand, limits, reserved)
+
+
+def _largest_reservation(item: RequestClass) -> float:
+    """Most KV tokens that a request of the class sets aside."""
+    if item.max_output_tokens is None:
+        return item.lengths.max_total_tokens
+    return item.lengths.max_prompt_tokens + item.max_output_tokens
+
+
+def _doubt(replica: Replica, longest: float) -> str:
+    policy, budget = scheduler_of(replica.engine), replica.engine.max_num_batched_tokens
+    if isinstance(policy, Fcfs) and policy.admission == "chunk_gate" and longest > budget:
+        return (
+            f"chunk_gate admits prompts of up to {longest:g} tokens in chunks of {budget}: "
+            "long prompts can evict each other half-way and capacity can collapse"
+        )
+    return ""
+
+
+def largest_footprint(item: RequestClass, evicts: bool) -> float:
+    """Most KV tokens a request of the class needs at once to be served at all."""
+    return item.lengths.max_total_tokens - 1 if evicts else _largest_reservation(item)
