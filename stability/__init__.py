@@ -1,13 +1,19 @@
 """Is an LLM serving fleet stable under its workload, by how much, what binds, and what to change?"""
 
 from . import policies as policies
+from ._result import Verdict as Verdict
 from .errors import InputError as InputError
 from .errors import PlanError as PlanError
 from .errors import PlanSyntaxError as PlanSyntaxError
 from .errors import StabilityError as StabilityError
+from .io.deferred import example_plan as example_plan
+from .io.deferred import read_plan as read_plan
+from .io.traces import read_trace as read_trace
+from .model import catalog as catalog
 from .model import iteration as iteration
 from .model import lengths as lengths
 from .model.arrivals import RateSchedule as RateSchedule
+from .model.catalog import replica as replica
 from .model.engine import Engine as Engine
 from .model.fleet import Barrier as Barrier
 from .model.fleet import Fleet as Fleet
@@ -15,13 +21,10 @@ from .model.fleet import Link as Link
 from .model.fleet import Pool as Pool
 from .model.iteration import IterationTime as IterationTime
 from .model.replica import Replica as Replica
+from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
-from ._result import Verdict as Verdict
 from .theory.analyze import analyze as analyze
-from .theory.report import PoolReport as PoolReport
-from .theory.report import StabilityReport as StabilityReport
-from .model.targets import Targets as Targets
 from .theory.check import CheckResult as CheckResult
 from .theory.check import check as check
 from .theory.latency import LatencyReport as LatencyReport
@@ -29,3 +32,5 @@ from .theory.latency import latency as latency
 from .theory.latency import rate_within as rate_within
 from .theory.levers import levers as levers
 from .theory.levers import replicas_needed as replicas_needed
+from .theory.report import PoolReport as PoolReport
+from .theory.report import StabilityReport as StabilityReport

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ..errors import InputError, check_number
 class Poisson:
     """Independent arrivals: exponential gaps."""
 
-    cv: float = 1.0
+    cv: ClassVar[float] = 1.0
 
     def unit_gaps(self, size: int, rng: np.random.Generator) -> FloatArray:
         """Gaps of the process at rate 1. Shape (size,)."""
@@ -155,7 +156,7 @@ class RateSchedule:
         return max(self.rates_per_s)
 
     def at(self, time_s: ArrayLike) -> FloatArray:
-        """lambda(t), 1/s, elementwise."""
+        """The rate at each instant of `time_s`, 1/s."""
         t = np.asarray(time_s, dtype=np.float64)
         inside = np.ones(t.shape, dtype=np.bool_)
         if self.repeat:

@@ -81,5 +81,5 @@ class Engine:
         return kv_capacity_tokens // self.block_size
 
     def watermark_blocks(self, kv_capacity_tokens: int) -> int:
-        """Blocks kept free at admission: floor(watermark * (blocks + 1)), as vLLM counts one null block."""
+        """Blocks of `kv_capacity_tokens` kept free at admission: floor(watermark*(blocks + 1)); vLLM counts one null block."""
         return math.floor(self.watermark * (self.capacity_blocks(kv_capacity_tokens) + 1))

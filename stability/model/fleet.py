@@ -149,7 +149,7 @@ class Fleet:
 
     @classmethod
     def of(cls, replica: Replica, count: int = 1, *, name: str = "pool") -> Fleet:
-        """One pool of `count` equal replicas."""
+        """One pool, called `name`, of `count` copies of `replica`."""
         return cls([Pool(name, replica, count)])
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import FloatArray, IntArray
-from ..errors import InputError
+from ..errors import InputError, check_integer, check_number
 from .arrivals import RateSchedule, Replay
 from .lengths import Empirical
 from .streams import RandomState, Stream, generator, seed_sequence
@@ -43,12 +43,16 @@ class Requests:
 def draw(workload: Workload, *, requests: int, rng: RandomState = None) -> Requests:
     """The first `requests` requests of `workload`.
 
-    A replay gives its own rows and raises when it has fewer; other workloads draw.
+    A replay gives its own rows, other workloads draw; a replay or a schedule that ends before raises.
     """
-    columns = list(draw_blocks(workload, requests=requests, rng=rng))
-    return Requests(
-        **{name: np.concatenate([getattr(block, name) for block in columns]) for name in Requests.__slots__}
-    )
+    blocks = list(draw_blocks(workload, requests=requests, rng=rng))
+    rows = sum(len(block) for block in blocks)
+    if rows < requests:
+        raise InputError(
+            f"requests = {requests}, must be <= {rows}, all that come before the schedule ends. "
+            "Ask for fewer, or let the schedule repeat."
+        )
+    return Requests(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in Requests.__slots__})
 
 
 def draw_blocks(
@@ -58,6 +62,10 @@ def draw_blocks(
 
     Two calls with one seed yield the same requests, however many are asked for.
     """
+    if requests is not None:
+        check_integer("requests", requests, at_least=1)
+    if horizon_s is not None:
+        check_number("horizon_s", horizon_s, above=0)
     if isinstance(workload.arrivals, Replay):
         yield from _replayed(workload, requests, horizon_s)
         return
@@ -92,14 +100,9 @@ class _Clock:
     def __init__(self, workload: Workload) -> None:
         self.starts = workload.window_starts_s()
         scheduled = [item.rate_per_s for item in workload.classes if isinstance(item.rate_per_s, RateSchedule)]
-        ends = {schedule.end_s for schedule in scheduled}
-        if len(ends) > 1:
-            raise InputError(f"the classes' schedules end at {sorted(ends)} s, must end together. Give them one end_s.")
-        self.end = ends.pop() if ends else math.inf
-        self.repeat = all(schedule.repeat for schedule in scheduled)
-        self.rates: FloatArray = np.array(
-            [workload.at(t).rates_per_s if scheduled else workload.rates_per_s for t in self.starts]
-        )
+        self.end = scheduled[0].end_s if scheduled else math.inf
+        self.repeat = not scheduled or scheduled[0].repeat
+        self.rates: FloatArray = np.stack([item.rate_at(self.starts) for item in workload.classes], axis=1)
         self.total: FloatArray = self.rates.sum(axis=1)
 
     def time_s(self, units: FloatArray) -> FloatArray:

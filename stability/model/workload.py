@@ -65,8 +65,14 @@ class RequestClass:
             return self.rate_per_s.mean_per_s
         return float(self.rate_per_s)
 
+    def rate_at(self, time_s: ArrayLike) -> FloatArray:
+        """Arrival rate at each instant of `time_s`, 1/s."""
+        if isinstance(self.rate_per_s, RateSchedule):
+            return self.rate_per_s.at(time_s)
+        return np.full(np.shape(time_s), float(self.rate_per_s))
+
     def with_rate(self, rate_per_s: float | RateSchedule) -> RequestClass:
-        """The same class at another rate."""
+        """The same class at `rate_per_s`."""
         return replace(self, rate_per_s=rate_per_s)
 
 
@@ -77,7 +83,8 @@ class Workload:
     Parameters
     ----------
     classes : sequence of RequestClass
-        At least one, with distinct names and some positive rate.
+        At least one, with distinct names and some positive rate. Rate schedules end together and all repeat or none;
+        with one that does not repeat, every class stops at its end.
     arrivals : Poisson, Renewal or Replay
         Spacing of the superposed arrivals.
 
@@ -102,6 +109,12 @@ class Workload:
             raise InputError(f"class names {names} repeat, must be distinct. Rename one.")
         if not sum(item.mean_rate_per_s for item in classes) > 0:
             raise InputError("the rates of all classes are 0, one must be > 0. Give a class a rate.")
+        schedules = [item.rate_per_s for item in classes if isinstance(item.rate_per_s, RateSchedule)]
+        ends = sorted({(schedule.end_s, schedule.repeat) for schedule in schedules})
+        if len(ends) > 1:
+            raise InputError(
+                f"the classes' schedules have (end_s, repeat) = {ends}, must agree. Give them one end_s and one repeat."
+            )
         process = Poisson() if arrivals is None else arrivals
         if isinstance(process, Replay):
             only = classes[0]
@@ -115,17 +128,17 @@ class Workload:
 
     @classmethod
     def poisson(cls, rate_per_s: float, lengths: Lengths) -> Workload:
-        """One class with Poisson arrivals."""
+        """One class of `lengths` with Poisson arrivals at `rate_per_s`."""
         return cls([RequestClass("requests", rate_per_s, lengths)])
 
     @classmethod
     def renewal(cls, rate_per_s: float, lengths: Lengths, *, cv: float) -> Workload:
-        """One class with gamma-distributed gaps of coefficient of variation `cv`."""
+        """One class of `lengths` at `rate_per_s`, with gamma-distributed gaps of coefficient of variation `cv`."""
         return cls([RequestClass("requests", rate_per_s, lengths)], Renewal(cv))
 
     @classmethod
     def scheduled(cls, schedule: RateSchedule, lengths: Lengths) -> Workload:
-        """One class with Poisson arrivals at a rate that follows `schedule`."""
+        """One class of `lengths` with Poisson arrivals at a rate that follows `schedule`."""
         return cls([RequestClass("requests", schedule, lengths)])
 
     @classmethod
@@ -140,6 +153,8 @@ class Workload:
             Arrival times, s.
         prompt_tokens, output_tokens : (n,) array_like of int, >= 1
             Lengths, tokens.
+        name : str
+            Name of the one class.
         """
         lengths = Empirical(prompt_tokens, output_tokens)
         replay = Replay(arrival_s)
@@ -192,7 +207,8 @@ class Workload:
         if isinstance(arrivals, Replay):
             if arrivals.span_s == 0:
                 raise InputError(
-                    "the replay's arrivals all come at once, must span some time to be scaled. Use .resampled()."
+                    "the replay's arrivals all come at once, must span some time to be scaled. "
+                    "Build Workload.poisson(rate_per_s, workload.lengths)."
                 )
             first = arrivals.arrival_s[0]
             arrivals = Replay(first + (arrivals.arrival_s - first) / by)
@@ -200,11 +216,7 @@ class Workload:
 
     def at(self, time_s: float) -> Workload:
         """The stationary workload with the rates of instant `time_s`."""
-        classes = [
-            item.with_rate(float(item.rate_per_s.at(time_s))) if isinstance(item.rate_per_s, RateSchedule) else item
-            for item in self.classes
-        ]
-        return Workload(classes, self.arrivals)
+        return Workload([item.with_rate(float(item.rate_at(time_s))) for item in self.classes], self.arrivals)
 
     def averaged(self) -> Workload:
         """The stationary workload with the time-average rates."""
@@ -222,7 +234,8 @@ class Workload:
         """The same classes with Poisson arrivals: a replay becomes a bootstrap of its requests at its mean rate."""
         if isinstance(self.arrivals, Replay) and self.arrivals.span_s == 0:
             raise InputError(
-                "the replay's arrivals all come at once, must span some time to have a rate. Build Workload.poisson."
+                "the replay's arrivals all come at once, must span some time to have a rate. "
+                "Build Workload.poisson(rate_per_s, workload.lengths)."
             )
         return Workload(self.classes, Poisson())
 

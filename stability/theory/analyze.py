@@ -157,12 +157,16 @@ def _operating_points(
 ) -> OperatingPoint:
     """Every pool at its rate, or at capacity when it is overloaded."""
     rate = np.maximum(np.minimum(per_replica, solved.capacity * (1 - 1e-6)), 1e-300)
-    point = operating_point(solved.coefficients, solved.demand, rate)
     others = [i for i, pool in enumerate(pools) if not isinstance(pool.replica.iteration, IterationTime)]
+    coefficients = solved.coefficients
+    if others:
+        coefficients = coefficients.copy()
+        coefficients[others] = (1.0, 0.0, 0.0, 0.0, 0.0)  # replaced below
+    point = operating_point(coefficients, solved.demand, rate)
     if not others:
         return point
     columns = {name: np.array(getattr(point, name)) for name in OperatingPoint.__slots__}
-    prompts = prompt_law([item.lengths for item in classes], mix.tolist())
+    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
     known: dict[tuple[Replica, float], OperatingPoint] = {}
     for index in others:
         replica = pools[index].replica

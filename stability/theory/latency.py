@@ -42,6 +42,9 @@ from .steps import prompt_law
 MARKS = 12
 """Strata per length axis of the marks that fluctuations are averaged over."""
 
+RATE_TOLERANCE = 1e-3
+"""Relative accuracy of a rate that meets a target."""
+
 AGES = 512
 """Ages tabulated; longer lives are binned."""
 
@@ -187,6 +190,11 @@ def rate_within(
         As `latency`; the workload's own rate does not matter.
     itl_s, ttft_mean_s, ttft_p99_s : float > 0, optional
         Targets; at least one.
+
+    Returns
+    -------
+    float
+        Requests/s.
     """
     targets = {"itl_s": itl_s, "ttft_mean_s": ttft_mean_s, "ttft_p99_s": ttft_p99_s}
     wanted = {name: check_number(name, value, above=0) for name, value in targets.items() if value is not None}
@@ -203,15 +211,16 @@ def rate_within(
         found = latency(fleet, at)
         return all(getattr(found, name) <= value for name, value in wanted.items())
 
-    low, high = 0.0, analyze(fleet, steady).capacity_per_s * (1 - 1e-4)
-    if met(high):
-        return high
-    for _ in range(24):
+    top = analyze(fleet, steady).capacity_per_s * (1 - RATE_TOLERANCE)
+    if met(top):
+        return top
+    low, high = 0.0, top
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if met(middle) else (low, middle)
-        if high - low < 1e-4 * high:
+        if high - low < RATE_TOLERANCE * high or high < RATE_TOLERANCE * top:
             break
-    return low if low > 1e-3 * high else 0.0
+    return low
 
 
 def _pool_latency(
@@ -244,8 +253,8 @@ def _pool_latency(
     residence = at.iteration_s * demand[Demand.ITERATIONS]
     slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
     admission = residence / (2 * slots * max(1 - at.load, 1e-9)) * (1 + running_var / max(at.running_mean, 1e-9)) / 2
-    prompts, weights = prompt_law([item.lengths for item in classes], mix.tolist())
-    long_prompt = _weighted_quantile(prompts, weights, 0.99)
+    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+    long_prompt = _weighted_quantile(prompts.values, prompts.probabilities, 0.99)
     long_prefill = (
         math.ceil(long_prompt / replica.engine.max_num_batched_tokens) * at.iteration_s
         + coefficients[1] * long_prompt
@@ -354,16 +363,25 @@ class _Ages:
         return spread / iteration_s**2
 
 
-def _sorted_strata(part: AtomPart) -> list[IntArray]:
-    """Rows in strata of the output length, each in order of the prompt."""
+def _representatives(part: AtomPart) -> IntArray:
+    """Rows in the middle of strata of equal probability: by output length, within each by prompt length."""
+    count = len(part.output_tokens)
+    weights = np.full(count, 1.0 / count) if part.probabilities is None else part.probabilities
     by_output = np.argsort(part.output_tokens, kind="stable")
-    strata = np.array_split(by_output, min(MARKS, len(by_output)))
-    return [rows[np.argsort(part.prompt_tokens[rows], kind="stable")] for rows in strata]
+    chosen = []
+    for stratum in _equal_parts(by_output, weights):
+        by_prompt = stratum[np.argsort(part.prompt_tokens[stratum], kind="stable")]
+        reached = np.cumsum(weights[by_prompt])
+        middles = (np.arange(MARKS) + 0.5) / MARKS * reached[-1]
+        chosen.append(by_prompt[np.minimum(np.searchsorted(reached, middles), len(by_prompt) - 1)])
+    return np.concatenate(chosen)
 
 
-def _strata(rows: IntArray) -> IntArray:
-    """The middle row of each of `MARKS` equal runs."""
-    return rows[((np.arange(MARKS) + 0.5) * len(rows) / MARKS).astype(np.int64)]
+def _equal_parts(rows: IntArray, weights: FloatArray) -> list[IntArray]:
+    """Consecutive runs of `rows` of about equal weight, none empty."""
+    reached = np.cumsum(weights[rows])
+    edges = np.searchsorted(reached, np.arange(1, MARKS) / MARKS * reached[-1])
+    return [run for run in np.split(rows, edges) if len(run)]
 
 
 def _marks(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -377,7 +395,7 @@ def _marks(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[IntArray, 
                 o = np.tile(part.output.quantile(levels), MARKS)
                 mass = np.full(len(s), 1.0 / len(s))
             else:
-                rows = np.concatenate([_strata(row) for row in _sorted_strata(part)])
+                rows = _representatives(part)
                 s, o = part.prompt_tokens[rows], part.output_tokens[rows]
                 mass = np.full(len(s), 1.0 / len(s))
             prompts.append(s)

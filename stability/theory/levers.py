@@ -83,6 +83,10 @@ def levers(fleet: Fleet, workload: Workload, report: StabilityReport) -> tuple[L
         What `report` was made from.
     report : StabilityReport
         From `analyze`.
+
+    Returns
+    -------
+    tuple of Lever
     """
     place = [pool.name for pool in fleet.pools].index(report.binding_pool)
     found = []

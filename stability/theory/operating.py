@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import FloatArray
 from ..model.iteration import IterationLaw
 from .conditions import work_s
 from .moments import Demand
-from .steps import composition, effective_law
+from .steps import PromptLaw, composition, effective_law
 
 ROUNDS = 60
 """Fixed-point rounds for the busy share; it contracts by less than 0.8 a round."""
@@ -86,7 +86,7 @@ def operating_point(coefficients: FloatArray, demand: FloatArray, rate_per_s: Fl
 def law_operating_point(
     law: IterationLaw,
     demand: FloatArray,
-    prompts: tuple[IntArray, FloatArray],
+    prompts: PromptLaw,
     rate_per_s: float,
     budget: float,
     most_per_iteration: float,
@@ -99,8 +99,8 @@ def law_operating_point(
         Step-time law.
     demand : (9,) ndarray
         Mean demand.
-    prompts : (values, probabilities)
-        Prompt length law, see `steps.prompt_law`.
+    prompts : PromptLaw
+        Prompt lengths.
     rate_per_s : float > 0
         Arrivals per replica, 1/s.
     budget : float
@@ -108,17 +108,21 @@ def law_operating_point(
     most_per_iteration : float
         Completions per iteration with every resource full.
     """
+    # Rate served at y per iteration less the rate offered; rising in y as far as full batches are best.
     low, high = 0.0, most_per_iteration
-    for _ in range(40):
-        middle = (low + high) / 2
+    below, above = -rate_per_s, math.inf
+    for turn in range(60):
+        secant = math.isfinite(above) and turn % 3
+        middle = low - below * (high - low) / (above - below) if secant else (low + high) / 2
         over = composition(demand, prompts, middle, budget)
         time = over.mean_time_s(law)
         busy = -math.expm1(-rate_per_s * time * demand[Demand.ITERATIONS])
-        if middle * busy < rate_per_s * time:
-            low = middle
+        excess = middle * busy / time - rate_per_s
+        if excess < 0:
+            low, below = middle, excess
         else:
-            high = middle
-        if high - low < 1e-5 * high:
+            high, above = middle, excess
+        if abs(excess) < 1e-5 * rate_per_s or high - low < 1e-6 * high:
             break
     slopes = effective_law(law, over)
     own = demand[Demand.READ] / demand[Demand.DECODE] if demand[Demand.DECODE] > 0 else 0.0

@@ -231,7 +231,7 @@ class StabilityReport:
         return pandas.DataFrame(rows)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Load of each resource in each pool, as bars against the limit 1."""
+        """Load of each resource in each pool, as bars on `ax` (a new figure without it) against the limit 1."""
         from ..plots.report import load_bars
 
         return load_bars([(pool.name, pool.loads) for pool in self.pools], ax)

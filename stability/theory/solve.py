@@ -179,7 +179,7 @@ def _laws(
     affine = np.array([isinstance(law, IterationTime) for law in laws])
     coefficients = np.array([law.coefficients if isinstance(law, IterationTime) else (np.nan,) * 5 for law in laws])
     if not affine.all():
-        prompts = prompt_law([item.lengths for item in classes], mix.tolist())
+        prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
     for row in np.flatnonzero(~affine).tolist():
         budget = float(replicas[row].engine.max_num_batched_tokens)
         full = composition(demand[row], prompts, 1 / float(shares[row].max()), budget)

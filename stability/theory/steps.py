@@ -12,8 +12,8 @@ the number decoding fluctuates around its mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from ..model.iteration import IterationLaw, IterationTime
 from ..model.lengths import Lengths, ProductPart
 from .moments import Demand
 
-CELLS = 128
+CELLS = 64
 """Lattice points per iteration's room for prompt tokens."""
 
-LATTICE = 1 << 14
+LATTICE = 1 << 13
 """Lattice points in all; waiting beyond them is negligible below `FULL`."""
 
 FULL = 0.995
@@ -45,8 +45,17 @@ class StepMix:
         return float(self.probabilities[self.prefill_tokens > 0].sum())
 
 
-def prompt_law(laws: Iterable[Lengths], shares: Iterable[float]) -> tuple[IntArray, FloatArray]:
-    """Prompt lengths of a mix of classes and their probabilities."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptLaw:
+    """Prompt lengths of a mix of classes, tokens, and their probabilities. Shape (n,) each; values may repeat."""
+
+    values: IntArray
+    probabilities: FloatArray
+
+
+@lru_cache(maxsize=64)
+def prompt_law(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> PromptLaw:
+    """Law of the prompt of a request drawn from `laws` with probabilities `shares`."""
     values, weights = [], []
     for lengths, share in zip(laws, shares, strict=True):
         for part in lengths.parts():
@@ -61,22 +70,23 @@ def prompt_law(laws: Iterable[Lengths], shares: Iterable[float]) -> tuple[IntArr
                     mass = np.bincount(np.searchsorted(found, part.prompt_tokens), weights=part.probabilities)
                 values.append(found)
                 weights.append(share * part.weight * mass)
-    return np.concatenate(values), np.concatenate(weights)
+    return PromptLaw(np.concatenate(values), np.concatenate(weights))
 
 
-def step_mix(prompts: tuple[IntArray, FloatArray], per_iteration: float, room: float) -> StepMix:
+@lru_cache(maxsize=1024)
+def step_mix(prompts: PromptLaw, per_iteration: float, room: float) -> StepMix:
     """Law of the prompt tokens in an iteration.
 
     Parameters
     ----------
-    prompts : (values, probabilities)
-        Prompt length law, tokens.
+    prompts : PromptLaw
+        Prompt lengths.
     per_iteration : float > 0
         Prompts admitted per iteration (y).
     room : float > 0
         Prompt tokens an iteration can take beside its decodes.
     """
-    values, weights = prompts
+    values, weights = prompts.values, prompts.probabilities
     offered = per_iteration * float(weights @ values)
     if offered >= FULL * room:
         return StepMix(prefill_tokens=np.array([room]), probabilities=np.ones(1))
@@ -167,17 +177,15 @@ class Composition:
         return float(self.probabilities @ times)
 
 
-def composition(
-    demand: FloatArray, prompts: tuple[IntArray, FloatArray], per_iteration: float, budget: float
-) -> Composition:
+def composition(demand: FloatArray, prompts: PromptLaw, per_iteration: float, budget: float) -> Composition:
     """Iterations of a replica that completes (and admits) `per_iteration` requests in each, on average.
 
     Parameters
     ----------
     demand : (9,) ndarray
         Mean demand of a request.
-    prompts : (values, probabilities)
-        Prompt length law, tokens.
+    prompts : PromptLaw
+        Prompt lengths.
     per_iteration : float > 0
         Completions per iteration (y).
     budget : float

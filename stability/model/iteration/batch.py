@@ -19,14 +19,20 @@ from .base import IterationLaw, LawKind, as_float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLaw(IterationLaw):
-    """phi(P + D) + per_kv_token_s*K + per_prefill_context_s*A."""
+    """phi(P + D) + per_kv_token_s*K + per_prefill_context_s*A.
+
+    Parameters
+    ----------
+    per_kv_token_s, per_prefill_context_s : float >= 0
+        As in `IterationTime`, s.
+    """
 
     per_kv_token_s: float = 0.0
     per_prefill_context_s: float = 0.0
 
     @abstractmethod
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
-        """phi(b): the part of the iteration time that depends on the batched tokens, s."""
+        """phi(b): the part of the iteration time that depends on `batched_tokens`, s, elementwise."""
 
     @abstractmethod
     def breakpoints(self, most: int) -> IntArray:

@@ -1,5 +1,9 @@
 """Length distributions: of one length (marginal) and of (prompt, output) pairs (joint)."""
 
+from .continuous import Gamma as Gamma
+from .continuous import LogNormal as LogNormal
+from .continuous import Pareto as Pareto
+from .continuous import Weibull as Weibull
 from .joint import AtomPart as AtomPart
 from .joint import Empirical as Empirical
 from .joint import GaussianCopula as GaussianCopula
@@ -10,11 +14,7 @@ from .joint import ProductPart as ProductPart
 from .joint import token_array as token_array
 from .marginal import Constant as Constant
 from .marginal import Discrete as Discrete
-from .marginal import Gamma as Gamma
 from .marginal import Geometric as Geometric
 from .marginal import Length as Length
-from .marginal import LogNormal as LogNormal
-from .marginal import Pareto as Pareto
 from .marginal import Quantiles as Quantiles
 from .marginal import Uniform as Uniform
-from .marginal import Weibull as Weibull

@@ -1,8 +1,7 @@
 """Distributions of one length (prompt or output tokens): integers >= 1.
 
 Each family yields its probability mass function as arrays, so that every expectation in the package is a finite sum
-and not a sampled estimate. Continuous families are rounded to the nearest integer (1 if less), which keeps the mean;
-`limit` truncates: lengths beyond it are removed and the rest renormalised.
+and not a sampled estimate. `limit` truncates: lengths beyond it are removed and the rest renormalised.
 """
 
 from __future__ import annotations
@@ -234,11 +233,11 @@ class Geometric(Length):
 
     def __post_init__(self) -> None:
         check_number("mean_tokens", self.mean_tokens, at_least=1, at_most=MAX_TOKENS)
-        _check_limit(self.limit)
+        check_limit(self.limit)
 
     @property
     def max_tokens(self) -> float:
-        return _limit_or_infinity(self.limit)
+        return limit_or_infinity(self.limit)
 
     def _tabulate(self) -> tuple[IntArray, FloatArray]:
         stop = 1.0 / self.mean_tokens
@@ -250,186 +249,6 @@ class Geometric(Length):
         return values, mass / mass.sum()
 
 
-class Discretised(Length):
-    """A continuous positive law rounded to the nearest integer (and up to 1), possibly truncated."""
-
-    limit: int | None
-
-    @abstractmethod
-    def _distribution_function(self, x: FloatArray) -> FloatArray:
-        """P(X <= x) of the continuous law."""
-
-    @abstractmethod
-    def _survival_quantile(self, tail: float) -> float:
-        """The x that is exceeded with probability `tail`."""
-
-    @property
-    def max_tokens(self) -> float:
-        return _limit_or_infinity(self.limit)
-
-    def _tabulate(self) -> tuple[IntArray, FloatArray]:
-        far = self._survival_quantile(TAIL_MASS)
-        longest = MAX_SUPPORT if not far < MAX_SUPPORT else max(1, math.ceil(far))
-        longest = min(longest, self.limit or longest, MAX_SUPPORT)
-        values = np.arange(1, longest + 1, dtype=np.int64)
-        steps = self._distribution_function(np.arange(longest + 1, dtype=np.float64) + 0.5)
-        steps[0] = 0.0
-        mass = np.maximum(np.diff(steps), 0.0)
-        total = mass.sum()
-        if not total > 0:
-            raise InputError(
-                f"{self!r} has no mass up to {longest} tokens, must have some. Raise the limit or lower the mean."
-            )
-        used = mass > 0
-        return values[used], mass[used] / total
-
-
-@dataclass(frozen=True)
-class LogNormal(Discretised):
-    """exp of a normal variable with the given mean and coefficient of variation (of the continuous, untruncated law).
-
-    Parameters
-    ----------
-    mean_tokens : float > 0
-        Mean, tokens.
-    cv : float > 0
-        Standard deviation over mean.
-    limit : int >= 1, optional
-        Truncation, tokens; without it lengths are unbounded.
-
-    Examples
-    --------
-    >>> LogNormal(500, cv=1.0, limit=8192).max_tokens
-    8192.0
-    """
-
-    mean_tokens: float
-    cv: float
-    limit: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _check_mean_cv(self.mean_tokens, self.cv)
-        _check_limit(self.limit)
-
-    @classmethod
-    def from_sigma(cls, median_tokens: float, sigma: float, *, limit: int | None = None) -> LogNormal:
-        """The law exp(N(ln median, sigma**2))."""
-        sigma = check_number("sigma", sigma, above=0, at_most=10)
-        median = check_number("median_tokens", median_tokens, above=0)
-        return cls(median * math.exp(sigma * sigma / 2), math.sqrt(math.expm1(sigma * sigma)), limit=limit)
-
-    @property
-    def sigma(self) -> float:
-        """Standard deviation of the logarithm."""
-        return math.sqrt(math.log1p(self.cv * self.cv))
-
-    @property
-    def median_tokens(self) -> float:
-        """Median of the continuous law, tokens."""
-        return self.mean_tokens / math.sqrt(1 + self.cv * self.cv)
-
-    def _distribution_function(self, x: FloatArray) -> FloatArray:
-        return normal_distribution((np.log(x) - math.log(self.median_tokens)) / self.sigma)
-
-    def _survival_quantile(self, tail: float) -> float:
-        return self.median_tokens * math.exp(min(-self.sigma * normal_quantile(tail), 60.0))
-
-
-@dataclass(frozen=True)
-class Gamma(Discretised):
-    """The gamma law with the given mean and coefficient of variation (`cv` = 1 is exponential, 1/sqrt(k) Erlang-k).
-
-    Parameters
-    ----------
-    mean_tokens, cv, limit
-        As for `LogNormal`.
-    """
-
-    mean_tokens: float
-    cv: float
-    limit: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _check_mean_cv(self.mean_tokens, self.cv)
-        _check_limit(self.limit)
-
-    def _distribution_function(self, x: FloatArray) -> FloatArray:
-        from scipy.special import gammainc
-
-        shape = self.cv**-2
-        return np.asarray(gammainc(shape, x * shape / self.mean_tokens), dtype=np.float64)
-
-    def _survival_quantile(self, tail: float) -> float:
-        from scipy.special import gammainccinv
-
-        shape = self.cv**-2
-        return float(gammainccinv(shape, tail)) * self.mean_tokens / shape
-
-
-@dataclass(frozen=True)
-class Weibull(Discretised):
-    """The Weibull law with the given mean and shape (`shape` < 1 is heavier than exponential).
-
-    Parameters
-    ----------
-    mean_tokens : float > 0
-        Mean, tokens.
-    shape : float > 0
-        Exponent of the hazard's cumulative.
-    limit : int >= 1, optional
-        Truncation, tokens.
-    """
-
-    mean_tokens: float
-    shape: float
-    limit: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_number("mean_tokens", self.mean_tokens, above=0, at_most=MAX_TOKENS)
-        check_number("shape", self.shape, at_least=0.1, at_most=100)
-        _check_limit(self.limit)
-
-    @property
-    def _scale(self) -> float:
-        return self.mean_tokens / math.gamma(1 + 1 / self.shape)
-
-    def _distribution_function(self, x: FloatArray) -> FloatArray:
-        return -np.expm1(-((x / self._scale) ** self.shape))
-
-    def _survival_quantile(self, tail: float) -> float:
-        return float(self._scale * (-math.log(tail)) ** (1 / self.shape))
-
-
-@dataclass(frozen=True)
-class Pareto(Discretised):
-    """P(X > x) = (low/x)**tail_index for x >= low: a power law.
-
-    Parameters
-    ----------
-    low : float >= 1
-        Shortest length, tokens.
-    tail_index : float > 0
-        Exponent; the mean is finite only above 1 or when truncated.
-    limit : int
-        Truncation, tokens; required, since no serving engine accepts an unbounded power law.
-    """
-
-    low: float
-    tail_index: float
-    limit: int | None = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_number("low", self.low, at_least=1)
-        check_number("tail_index", self.tail_index, above=0)
-        check_integer("limit", self.limit, at_least=math.ceil(self.low), at_most=MAX_SUPPORT)
-
-    def _distribution_function(self, x: FloatArray) -> FloatArray:
-        return -np.expm1(-self.tail_index * np.log(np.maximum(x / self.low, 1.0)))
-
-    def _survival_quantile(self, tail: float) -> float:
-        return float(self.low * math.exp(min(-math.log(tail) / self.tail_index, 60.0)))
-
-
 @dataclass(frozen=True, init=False)
 class Quantiles(Length):
     """A law given by its quantiles, linear in between and rounded to integers.
@@ -437,14 +256,15 @@ class Quantiles(Length):
     Parameters
     ----------
     probabilities : sequence of float in [0, 1], strictly increasing
-        Where the quantiles are taken. The first and the last quantile are the least and the greatest length.
-    tokens : sequence of float >= 1, non-decreasing
-        The quantiles, tokens.
+        Where the quantiles are taken.
+    tokens : sequence of float >= 0, non-decreasing
+        The quantiles, tokens. The first and the last are the least and the greatest length: probability below the
+        first level or beyond the last one is put on them.
 
     Examples
     --------
-    >>> Quantiles([0, 0.5, 1], [1, 100, 1000]).max_tokens
-    1000.0
+    >>> Quantiles([0.5, 0.9, 0.99], [200, 800, 2000]).quantile([0.5, 0.9])
+    array([200, 800])
     """
 
     levels: tuple[float, ...]
@@ -452,7 +272,7 @@ class Quantiles(Length):
 
     def __init__(self, probabilities: Sequence[float], tokens: Sequence[float]) -> None:
         levels = [check_number(f"probabilities[{i}]", p, at_least=0, at_most=1) for i, p in enumerate(probabilities)]
-        points = [check_number(f"tokens[{i}]", t, at_least=0, at_most=MAX_TOKENS) for i, t in enumerate(tokens)]
+        points = [check_number(f"tokens[{i}]", t, at_least=0, at_most=MAX_SUPPORT) for i, t in enumerate(tokens)]
         if len(levels) != len(points) or len(levels) < 2:
             raise InputError(
                 f"{len(levels)} probabilities and {len(points)} tokens, must be as many and at least 2. Give one length a level."
@@ -485,35 +305,19 @@ class Quantiles(Length):
     def _increasing(self) -> tuple[FloatArray, FloatArray]:
         """Lengths and levels with flat pieces kept as jumps (the last level at each length)."""
         tokens, levels = np.array(self.tokens), np.array(self.levels)
-        span = levels[-1] - levels[0]
         last = np.append(np.diff(tokens) > 0, True)
         first = np.insert(np.diff(tokens) > 0, 0, True)
         keep = first | last
         nudged = np.where(last & ~first, np.nextafter(tokens, np.inf), tokens)
-        return nudged[keep], ((levels - levels[0]) / span)[keep]
+        return nudged[keep], levels[keep]
 
 
-def _check_limit(limit: int | None) -> None:
+def check_limit(limit: int | None) -> None:
+    """Raise unless `limit` is None or a length that can be tabulated."""
     if limit is not None:
         check_integer("limit", limit, at_least=1, at_most=MAX_SUPPORT)
 
 
-def _limit_or_infinity(limit: int | None) -> float:
+def limit_or_infinity(limit: int | None) -> float:
+    """Greatest length of a family truncated at `limit`."""
     return math.inf if limit is None else float(limit)
-
-
-def _check_mean_cv(mean_tokens: float, cv: float) -> None:
-    check_number("mean_tokens", mean_tokens, above=0, at_most=MAX_TOKENS)
-    check_number("cv", cv, above=0, at_most=1000)
-
-
-def normal_distribution(x: FloatArray) -> FloatArray:
-    """P(Z <= x) of the standard normal."""
-    return 0.5 * np.array([math.erfc(v) for v in np.ravel(-x / math.sqrt(2)).tolist()]).reshape(np.shape(x))
-
-
-def normal_quantile(probability: float) -> float:
-    """The z with P(Z <= z) = `probability`."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(probability)

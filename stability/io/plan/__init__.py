@@ -1,0 +1,7 @@
+"""Plan files: a workload, a fleet and targets, in YAML or TOML."""
+
+from .document import Plan as Plan
+from .document import example_plan as example_plan
+from .document import plan_from_text as plan_from_text
+from .document import read_plan as read_plan
+from .schema import json_schema as json_schema

@@ -1,0 +1,221 @@
+"""Verdicts, splits, schedules, intervals and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+import stability as st
+from stability import lengths as L
+from stability.errors import NotModelledError, UnservableError
+
+UNIFORM = L.Independent(L.Uniform(10, 1600), L.Uniform(10, 400))
+LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=2e-5, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
+
+
+def replica(admission: str = "reserve", memory: int = 131_000, **settings: int) -> st.Replica:
+    return st.Replica(iteration=LAW, kv_capacity_tokens=memory, engine=st.Engine(admission=admission, **settings))
+
+
+def at(load: float, fleet: st.Fleet, lengths: L.Lengths = UNIFORM) -> st.StabilityReport:
+    """The report at a share of the capacity."""
+    unit = st.Workload.poisson(1.0, lengths)
+    return st.analyze(fleet, unit.scaled(rate_per_s=load * st.analyze(fleet, unit).capacity_per_s))
+
+
+def test_reservation_is_stable_below_and_unstable_above_its_capacity() -> None:
+    fleet = st.Fleet.of(replica())
+    assert at(0.95, fleet).verdict is st.Verdict.STABLE
+    assert at(1.001, fleet).verdict is st.Verdict.UNSTABLE
+    near = at(0.9999, fleet)
+    assert near.verdict is st.Verdict.UNDETERMINED
+    assert "between" in near.reason
+
+
+def test_an_evicting_gate_is_undetermined_between_reservation_and_bound() -> None:
+    gate, reserve = (st.Fleet.of(replica(kind)) for kind in ("prompt_gate", "reserve"))
+    unit = st.Workload.poisson(1.0, UNIFORM)
+    certain = st.analyze(reserve, unit).capacity_per_s
+    report = st.analyze(gate, unit)
+    assert report.stable_below_per_s == pytest.approx(0.99 * certain)
+    assert report.unstable_above_per_s == pytest.approx(report.upper_bound_per_s)
+    assert report.stable_below_per_s < report.capacity_per_s <= report.upper_bound_per_s
+    assert report.evictions_per_request is None
+    verdicts = [
+        st.analyze(gate, unit.scaled(rate_per_s=rate)).verdict
+        for rate in (0.9 * certain, report.capacity_per_s * 0.99, 1.01 * report.upper_bound_per_s)
+    ]
+    assert verdicts == [st.Verdict.STABLE, st.Verdict.UNDETERMINED, st.Verdict.UNSTABLE]
+
+
+def test_a_chunk_gate_with_prompts_longer_than_a_chunk_is_never_certain() -> None:
+    report = st.analyze(
+        st.Fleet.of(replica("chunk_gate", max_num_batched_tokens=512)), st.Workload.poisson(0.01, UNIFORM)
+    )
+    assert report.verdict is st.Verdict.UNDETERMINED
+    assert "evict each other half-way" in report.reason
+    with pytest.raises(st.InputError, match="no certain capacity"):
+        st.replicas_needed(report)
+
+
+def test_verdicts_and_reports_have_no_truth_value() -> None:
+    report = at(0.5, st.Fleet.of(replica()))
+    for thing in (report, report.verdict, st.check(st.Fleet.of(replica()), st.Workload.poisson(1.0, UNIFORM))):
+        with pytest.raises(TypeError, match="no truth value"):
+            bool(thing)
+
+
+def test_equal_replicas_add_up() -> None:
+    one, eight = (st.analyze(st.Fleet.of(replica(), n), st.Workload.poisson(1.0, UNIFORM)) for n in (1, 8))
+    assert eight.capacity_per_s == pytest.approx(8 * one.capacity_per_s)
+    parts = st.Fleet([st.Pool("a", replica(), 3), st.Pool("b", replica(), 5)])
+    assert st.analyze(parts, st.Workload.poisson(1.0, UNIFORM)).capacity_per_s == pytest.approx(eight.capacity_per_s)
+
+
+def test_arrivals_follow_capacity_or_the_stated_weights() -> None:
+    small, large = replica(memory=40_000), replica(memory=160_000)
+    workload = st.Workload.poisson(10.0, UNIFORM)
+    fair = st.analyze(st.Fleet([st.Pool("small", small), st.Pool("large", large)]), workload)
+    assert fair.pools[0].load == pytest.approx(fair.pools[1].load)
+    even = st.analyze(st.Fleet([st.Pool("small", small, weight=1), st.Pool("large", large, weight=1)]), workload)
+    assert even.pools[0].rate_per_s == even.pools[1].rate_per_s == 5.0
+    assert even.binding_pool == "small"
+    assert even.capacity_per_s == pytest.approx(2 * even.pools[0].capacity_per_s)
+    assert even.capacity_per_s < fair.capacity_per_s
+    idle = st.analyze(st.Fleet([st.Pool("small", small, weight=0), st.Pool("large", large, weight=1)]), workload)
+    assert idle.capacity_per_s == pytest.approx(idle.pools[1].capacity_per_s)
+
+
+def test_a_schedule_is_judged_at_its_mean_and_its_peak() -> None:
+    fleet = st.Fleet.of(replica())
+    capacity = st.analyze(fleet, st.Workload.poisson(1.0, UNIFORM)).capacity_per_s
+
+    def judged(low: float, high: float) -> st.StabilityReport:
+        schedule = st.RateSchedule([0, 1800], [low * capacity, high * capacity], end_s=3600)
+        return st.analyze(fleet, st.Workload.scheduled(schedule, UNIFORM))
+
+    assert judged(0.3, 0.8).verdict is st.Verdict.STABLE
+    assert judged(1.1, 1.3).verdict is st.Verdict.UNSTABLE
+    crossing = judged(0.3, 1.2)
+    assert crossing.verdict is st.Verdict.UNDETERMINED
+    assert "transient overload" in crossing.reason
+    assert crossing.peak is not None
+    assert crossing.peak.load == pytest.approx(1.2)
+    assert crossing.load == pytest.approx(0.75)
+
+
+def test_the_peak_window_is_the_costliest_not_the_busiest() -> None:
+    fleet = st.Fleet.of(replica())
+    short, long = L.Independent(L.Constant(20), L.Constant(20)), L.Independent(L.Constant(1500), L.Constant(900))
+    workload = st.Workload(
+        [
+            st.RequestClass("short", st.RateSchedule([0, 600], [9.0, 1.0], end_s=1200), short),
+            st.RequestClass("long", st.RateSchedule([0, 600], [0.5, 6.0], end_s=1200), long),
+        ]
+    )
+    peak = st.analyze(fleet, workload).peak
+    assert peak is not None
+    assert peak.rate_per_s == 7.0
+
+
+def test_interval_of_a_trace_agrees_with_the_bootstrap() -> None:
+    rng = np.random.default_rng(3)
+    prompts, outputs = rng.integers(10, 1600, 400), rng.geometric(1 / 150, 400)
+    fleet = st.Fleet.of(replica())
+
+    def capacity(rows: np.ndarray) -> st.StabilityReport:
+        return st.analyze(fleet, st.Workload.poisson(1.0, L.Empirical(prompts[rows], outputs[rows])))
+
+    low, high = capacity(np.arange(400)).capacity_interval
+    drawn = [capacity(rng.integers(400, size=400)).capacity_per_s for _ in range(400)]
+    assert low < high
+    # The 2.5 and 97.5 percentiles of 400 resamples have a standard error of about 7 % of the width.
+    np.testing.assert_allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.25 * (high - low))
+    exact = at(0.5, fleet).capacity_interval
+    assert exact[0] == exact[1]
+
+
+def test_requests_longer_than_the_cache_are_refused_by_name() -> None:
+    workload = st.Workload([st.RequestClass("novels", 1.0, L.Independent(L.Constant(140_000), L.Constant(10)))])
+    with pytest.raises(
+        UnservableError, match=r"class 'novels' .* up to 140010 KV tokens, must fit in the 130992 of pool 'pool'"
+    ):
+        st.analyze(st.Fleet.of(replica()), workload)
+    heavy = st.Workload.poisson(1.0, L.Independent(L.Constant(10), L.Geometric(60_000)))
+    with pytest.raises(UnservableError, match=r"11\.3 % of the requests do not fit"):
+        st.analyze(st.Fleet.of(replica()), heavy)
+    light = st.Workload.poisson(1.0, L.Independent(L.Constant(10), L.Geometric(15_000)))
+    notes = st.analyze(st.Fleet.of(replica()), light).assumptions
+    assert any("1.6e-04 of its requests exceed 130992 KV tokens, ignored" in note for note in notes)
+
+
+def test_what_has_no_theory_yet_says_so() -> None:
+    workload = st.Workload.poisson(1.0, UNIFORM)
+    for pool in (st.Pool("p", replica(), role="prefill"), st.Pool("p", replica(), 4, coupling=st.Barrier(4))):
+        with pytest.raises(NotModelledError, match="no analysis yet"):
+            st.analyze(st.Fleet([pool]), workload)
+    cached = st.Workload([st.RequestClass("c", 1.0, UNIFORM, cached_prefix_tokens=10)])
+    with pytest.raises(NotModelledError, match="cached_prefix_tokens"):
+        st.analyze(st.Fleet.of(replica()), cached)
+
+
+def test_replicas_needed_by_hand() -> None:
+    fleet = st.Fleet.of(replica())
+    report = at(0.5, fleet)
+    each = report.stable_below_per_s
+    busy = st.analyze(fleet, st.Workload.poisson(3.3 * each, UNIFORM))
+    assert st.replicas_needed(busy, headroom=0.1) == {"pool": 4}  # 3.3/0.9 = 3.67
+    assert st.replicas_needed(busy, headroom=0.5) == {"pool": 7}  # 6.6
+
+
+def test_report_prints_serialises_and_draws() -> None:
+    pytest.importorskip("matplotlib")
+    pandas = pytest.importorskip("pandas")
+    report = st.analyze(
+        st.Fleet([st.Pool("a", replica()), st.Pool("b", replica("prompt_gate"))]), st.Workload.poisson(9.0, UNIFORM)
+    )
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["schema"] == "stability/report/1"
+    assert report.summary().count("\n") > 12
+    assert "<table>" in report._repr_html_()
+    assert isinstance(report.to_frame(), pandas.DataFrame)
+    assert len(report.to_frame()) == 2
+    assert "\n" not in repr(report)
+    axes = report.plot()
+    assert axes.get_xlabel() == "load (1 = capacity)"
+
+
+def test_levers_name_what_binds() -> None:
+    fleet = st.Fleet.of(replica())
+    workload = st.Workload.poisson(5.0, UNIFORM)
+    found = {lever.change: lever for lever in st.levers(fleet, workload, st.analyze(fleet, workload))}
+    assert found["one more replica"].gain == pytest.approx(1.0)
+    assert found["KV cache +25 % (163750 tokens)"].gain > 0.02
+    assert abs(found["max_num_seqs 512"].gain) < 1e-12
+
+
+def test_check_reports_targets_and_exit_codes() -> None:
+    fleet = st.Fleet.of(replica())
+    capacity = st.analyze(fleet, st.Workload.poisson(1.0, UNIFORM)).capacity_per_s
+
+    def code(load: float, **targets: float) -> int:
+        return st.check(fleet, st.Workload.poisson(load * capacity, UNIFORM), st.Targets(**targets)).exit_code
+
+    assert code(0.5) == 0
+    assert code(0.5, itl_s=0.1, headroom=0.2) == 0
+    assert code(0.5, itl_s=0.005) == 1
+    assert code(0.85, headroom=0.2) == 1
+    assert code(1.2) == 1
+    assert code(0.9999) == 3
+    result = st.check(fleet, st.Workload.poisson(0.5 * capacity, UNIFORM), st.Targets(itl_s=0.02, ttft_p99_s=1.0))
+    assert [target.name for target in result.targets] == ["itl_s", "ttft_p99_s"]
+    assert "target itl_s" in result.summary()
+
+
+def test_rate_within_a_target_meets_it_exactly() -> None:
+    fleet = st.Fleet.of(replica())
+    unit = st.Workload.poisson(1.0, UNIFORM)
+    rate = st.rate_within(fleet, unit, itl_s=0.02)
+    assert st.analyze(fleet, unit.scaled(rate_per_s=rate)).itl_s == pytest.approx(0.02, rel=1e-3)
+    assert st.rate_within(fleet, unit, itl_s=0.001) == 0.0
+    assert st.rate_within(fleet, unit, itl_s=10.0) == pytest.approx(st.analyze(fleet, unit).capacity_per_s, rel=1e-3)
+    assert st.rate_within(fleet, unit, ttft_mean_s=0.05) < rate * 1.2
