@@ -39,13 +39,13 @@ from .report import PoolReport
 from .solve import Solution, solve
 from .steps import prompt_law
 
-MARKS = 12
+MARKS = 8
 """Strata per length axis of the marks that fluctuations are averaged over."""
 
 RATE_TOLERANCE = 1e-3
 """Relative accuracy of a rate that meets a target."""
 
-AGES = 512
+AGES = 128
 """Ages tabulated; longer lives are binned."""
 
 
