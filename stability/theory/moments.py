@@ -41,6 +41,10 @@ class Demand(IntEnum):
     """R(s + o_max) n: KV set aside by reservation admission, token-iterations."""
     TOKENS = 8
     """s + o - 1: tokens computed."""
+    LIMIT = 9
+    """R(s + o_max): KV set aside by reservation admission, tokens."""
+    LIMIT_SQUARE = 10
+    """Its square, tokens**2."""
 
 
 N_DEMANDS = len(Demand)
@@ -52,9 +56,9 @@ class Moments:
 
     Attributes
     ----------
-    mean : (9,) ndarray
+    mean : (11,) ndarray
         E of each `Demand`.
-    covariance : (9, 9) ndarray or None
+    covariance : (11, 11) ndarray or None
         Covariance of a request's demands, for observed lengths.
     samples : int
         Observed requests behind the means; 0 for an exact law.
@@ -100,7 +104,7 @@ def moments(lengths: Lengths, budget: int, block_size: int = 1, max_output_token
 def demands(
     prompt_tokens: IntArray, output_tokens: IntArray, budget: int, block_size: int, max_output_tokens: int | None = None
 ) -> FloatArray:
-    """The demand of each given request. Shape (9, n)."""
+    """The demand of each given request. Shape (11, n)."""
     s, o = prompt_tokens, output_tokens
     table = np.empty((N_DEMANDS, len(s)))
     table[Demand.PREFILL] = s
@@ -115,11 +119,13 @@ def demands(
         s, o, o if max_output_tokens is None else max_output_tokens, budget, block_size
     )
     table[Demand.TOKENS] = table[Demand.PREFILL] + table[Demand.DECODE]
+    table[Demand.LIMIT] = table[Demand.RESERVED] / table[Demand.ITERATIONS]
+    table[Demand.LIMIT_SQUARE] = table[Demand.LIMIT] ** 2
     return table
 
 
 def mean_over(parts: Iterable[Moments], shares: FloatArray) -> FloatArray:
-    """Mean demand of a mix of classes with the given shares. Shape (9,)."""
+    """Mean demand of a mix of classes with the given shares. Shape (11,)."""
     return np.asarray(sum(share * item.mean for share, item in zip(shares, parts, strict=True)))
 
 
@@ -165,16 +171,21 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
     grown = _growth_mean(s1 + d1, s2 + 2 * s1 * d1 + d2, _circular(at_s, at_d), block_size)
     decode = grown - _growth_mean(s1, s2, at_s, block_size)
     if max_output_tokens is None:
-        # R(x) = x + (-x mod b) at x = s + o = s + d + 1, times n = chunks + d.
-        exact = float(ps @ (s * count)) + s1 * d1 + n1 * (d1 + 1) + d2 + d1
-        pad = (-(np.arange(block_size) + 1)) % block_size
-        weighted_s = _residues(s, ps * count, block_size)
-        weighted_d = _residues(o - 1, po * (o - 1), block_size)
-        spare = _circular(weighted_s, at_d) + _circular(at_s, weighted_d)
-        reserved = exact + float(pad @ spare)
+        # R(x) = x + p(x), p(x) = -x mod b, at x = s + o = s + d + 1; n = chunks + d.
+        pad = (-(np.arange(block_size) + 1)) % block_size  # p by the residue of s + d
+        count_at_s = _residues(s, ps * count, block_size)
+        s_at_s, d_at_d = _residues(s, ps * s, block_size), _residues(o - 1, po * (o - 1), block_size)
+        at_x = _circular(at_s, at_d)
+        x_at_x = _circular(s_at_s, at_d) + _circular(at_s, d_at_d) + at_x
+        spare = float(pad @ (_circular(count_at_s, at_d) + _circular(at_s, d_at_d)))
+        reserved = float(ps @ (s * count)) + s1 * d1 + n1 * (d1 + 1) + d2 + d1 + spare
+        limit1 = s1 + d1 + 1 + float(pad @ at_x)
+        x2 = s2 + d2 + 1 + 2 * (s1 * d1 + s1 + d1)
+        limit2 = x2 + 2 * float(pad @ x_at_x) + float((pad * pad) @ at_x)
     else:
-        limit = footprint.blocks(s + max_output_tokens, block_size)
-        reserved = float(ps @ (limit * count)) + float(ps @ limit) * d1
+        limit = footprint.blocks(s + max_output_tokens, block_size).astype(np.float64)
+        limit1, limit2 = float(ps @ limit), float(ps @ limit**2)
+        reserved = float(ps @ (limit * count)) + limit1 * d1
 
     mean = np.empty(N_DEMANDS)
     mean[Demand.PREFILL] = s1
@@ -186,6 +197,8 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
     mean[Demand.LEAST_VOLUME] = decode + float(ps @ footprint.prefill_volume(s, budget, block_size, least=True))
     mean[Demand.RESERVED] = reserved
     mean[Demand.TOKENS] = s1 + d1
+    mean[Demand.LIMIT] = limit1
+    mean[Demand.LIMIT_SQUARE] = limit2
     return mean
 
 

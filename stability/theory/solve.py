@@ -40,7 +40,7 @@ class Solution:
 
     Attributes
     ----------
-    demand : (n, 9) ndarray
+    demand : (n, 11) ndarray
         Mean demand of the mix.
     coefficients : (n, 5) ndarray
         Step-time law, or the tangent to its mean with the binding resource full.
@@ -105,7 +105,11 @@ def _solve_distinct(
     free = limits.copy()
     free[evicts, Resource.KV_MEMORY] -= [replica.watermark_tokens for replica in np.array(replicas)[evicts].tolist()]
 
-    reserve_shares = demand[:, list(RESERVE_ROWS)] / limits
+    packed = limits.copy()
+    packed[:, Resource.KV_MEMORY] = np.maximum(
+        limits[:, Resource.KV_MEMORY] - conditions.packing_slack(demand), limits[:, Resource.KV_MEMORY] / 2
+    )
+    reserve_shares = demand[:, list(RESERVE_ROWS)] / packed
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
     coefficients, affine = _laws(replicas, classes, mix, demand, shares)
     capacity = conditions.affine_capacity(coefficients, demand, shares)
@@ -117,7 +121,8 @@ def _solve_distinct(
     reserving, _ = _laws(replicas, classes, mix, demand, reserve_shares)
     reserved = np.where(evicts, conditions.affine_capacity(reserving, demand, reserve_shares), capacity)
     tolerance = _tolerances(reserving, demand, reserve_shares, affine)
-    spread = _relative_errors(parts, mix, coefficients, capacity, shares, free, evicts, confidence)
+    own_limits = np.where(evicts[:, None], free, packed)
+    spread = _relative_errors(parts, mix, coefficients, capacity, shares, own_limits, evicts, confidence)
     proved = [
         None if gate else _proved(replica, mean, limit, classes)
         for replica, mean, limit, gate in zip(replicas, demand, limits, evicts.tolist(), strict=True)
@@ -130,8 +135,9 @@ def _solve_distinct(
 
     interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
     upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
-    # The reservation rows are necessary for a policy that reserves; tangent laws are not exact.
-    own_high = np.where(evicts, np.inf, interval[:, 1] * np.where(affine, 1.0, 1 + tolerance))
+    # Without packing slack the reservation rows are necessary for a policy that reserves; tangent laws are not exact.
+    full = conditions.affine_capacity(coefficients, demand, demand[:, list(RESERVE_ROWS)] / limits)
+    own_high = np.where(evicts, np.inf, full / capacity * interval[:, 1] * np.where(affine, 1.0, 1 + tolerance))
     return Solution(
         demand=demand,
         coefficients=coefficients,

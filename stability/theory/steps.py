@@ -182,7 +182,7 @@ def composition(demand: FloatArray, prompts: PromptLaw, per_iteration: float, bu
 
     Parameters
     ----------
-    demand : (9,) ndarray
+    demand : (11,) ndarray
         Mean demand of a request.
     prompts : PromptLaw
         Prompt lengths.

@@ -26,7 +26,7 @@ def at(load: float, fleet: st.Fleet, lengths: L.Lengths = UNIFORM) -> st.Stabili
 def test_reservation_is_stable_below_and_unstable_above_its_capacity() -> None:
     fleet = st.Fleet.of(replica())
     assert at(0.95, fleet).verdict is st.Verdict.STABLE
-    assert at(1.001, fleet).verdict is st.Verdict.UNSTABLE
+    assert at(1.01, fleet).verdict is st.Verdict.UNSTABLE
     near = at(0.9999, fleet)
     assert near.verdict is st.Verdict.UNDETERMINED
     assert "between" in near.reason
