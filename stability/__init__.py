@@ -24,6 +24,12 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .sim.capacity import MeasuredCapacity as MeasuredCapacity
+from .sim.capacity import measured_capacity as measured_capacity
+from .sim.engine import simulate as simulate
+from .sim.result import ReplicaRecords as ReplicaRecords
+from .sim.result import RequestRecords as RequestRecords
+from .sim.result import SimulationResult as SimulationResult
 from .theory.analyze import analyze as analyze
 from .theory.check import CheckResult as CheckResult
 from .theory.check import check as check

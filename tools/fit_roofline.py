@@ -29,7 +29,7 @@ def objective(logarithms: np.ndarray) -> float:
     """Mean over the laws of the mean absolute error, %; shares above one are out of bounds."""
     if np.exp(logarithms[: len(SHARES)]).max() > 1:
         return 1e3
-    return float(np.mean([error.mean_percent for error in roofline_errors(efficiency(logarithms))]))
+    return float(np.mean([100 * error.mean_error for error in roofline_errors(efficiency(logarithms))]))
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
     )
     print(f"{efficiency(best.x)}\nmean error {best.fun:.2f} %")
     errors = roofline_errors()
-    medians = np.array([error.median_percent for error in errors])
-    means = np.array([error.mean_percent for error in errors])
+    medians = np.array([100 * error.median_error for error in errors])
+    means = np.array([100 * error.mean_error for error in errors])
     print(
         f"default: mean error {means.mean():.2f} %; median over the laws of the median error {np.median(medians):.2f} %"
     )
@@ -48,7 +48,7 @@ def main() -> None:
         record = error.record
         name = f"{record.gpu} {record.model} TP{record.tensor_parallel} {record.dtype} {record.backend} {record.basis}"
         print(
-            f"{name:70} median {error.median_percent:5.1f} % max {error.max_percent:6.1f} % bias {error.bias_percent:+6.1f} %"
+            f"{name:70} median {100 * error.median_error:5.1f} % max {100 * error.max_error:6.1f} % bias {100 * error.bias:+6.1f} %"
         )
 
 

@@ -8,24 +8,27 @@ import click
 
 from .._result import json_safe, text_table
 from ..errors import unknown_name
-from .output import json_option, print_json
+from .output import Command, json_option, print_json, print_text
 
 Rows = list[tuple[str, ...]]
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("stability catalog", "everything but roofline"),
+        ("stability catalog gpus", "one kind"),
+        ("stability catalog roofline", "the fallback law against every measured one"),
+        ("stability catalog models --json", "with every field"),
+    ),
+    exit_codes="0, or 2 for an unknown KIND.",
+)
 @click.argument("kind", required=False)
 @json_option
 def catalog(kind: str | None, as_json: bool) -> int:
-    r"""Known GPUs, models, workloads and step-time laws, with their sources and errors.
+    """Known GPUs, models, workloads and step-time laws, with their sources and errors.
 
-    KIND is gpus, models, workloads, laws or roofline (the fallback law against every measured one); all of them but
-    roofline without it.
-
-    \b
-    Examples:
-      stability catalog gpus
-      stability catalog roofline
+    KIND is gpus, models, workloads, laws or roofline.
     """
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of catalog", kind, KINDS)
@@ -33,10 +36,19 @@ def catalog(kind: str | None, as_json: bool) -> int:
     if as_json:
         print_json({"schema": "stability/catalog/1", **{name: json_safe(_records(name)) for name in wanted}})
         return 0
-    for name in wanted:
-        rows, header = KINDS[name]()
-        click.echo(f"{name}\n{text_table(rows, header)}\n")
+    print_text("\n\n".join(_table(name) for name in wanted))
     return 0
+
+
+def _table(kind: str) -> str:
+    """The rows of a kind; sources, which are long, stand below by number."""
+    rows, header = KINDS[kind]()
+    if header[-1] != "source":
+        return f"{kind}\n{text_table(rows, header)}"
+    numbers: dict[str, int] = {}
+    short = [(*row[:-1], f"[{numbers.setdefault(row[-1], len(numbers) + 1)}]") for row in rows]
+    sources = "\n".join(f"[{number}] {source}" for source, number in numbers.items())
+    return f"{kind}\n{text_table(short, header)}\n\n{sources}"
 
 
 def _records(kind: str) -> list[object]:
@@ -65,7 +77,7 @@ def _gpus() -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = [
         (
             gpu.name,
-            f"{gpu.memory_gib:g} GiB",
+            f"{gpu.memory_bytes / 2**30:g} GiB",
             f"{gpu.bandwidth_bytes_per_s / 1e9:g} GB/s",
             f"{gpu.bf16_flops_per_s / 1e12:g} TFLOP/s",
             gpu.source,
@@ -81,14 +93,14 @@ def _models() -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = [
         (
             model.name,
-            f"{model.parameters / 1e9:g}",
-            f"{model.active_parameters / 1e9:g}",
-            f"{model.kv_bytes_per_token():g}",
+            f"{model.parameters / 1e9:.4g}",
+            f"{model.active_parameters / 1e9:.4g}",
+            f"{model.kv_bytes_per_token():.0f}",
             model.source,
         )
         for model in known.models()
     ]
-    return rows, ("model", "billion parameters", "active", "KV bytes/token", "source")
+    return rows, ("model", "billion parameters", "active", "KV bytes/token, bf16", "source")
 
 
 def _workloads() -> tuple[Rows, tuple[str, ...]]:
@@ -110,7 +122,7 @@ def _workloads() -> tuple[Rows, tuple[str, ...]]:
                 record.source,
             )
         )
-    return rows, ("workload", "prompt", "output", "rate", "joint", "grid error", "source")
+    return rows, ("workload", "prompt tokens", "output tokens", "rate", "lengths", "grid error", "source")
 
 
 def _law_name(record: object) -> str:
@@ -124,7 +136,7 @@ def _laws() -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = []
     for record in known.laws():
         fit = record.fit
-        error = "-" if fit is None else f"{fit.mape_percent:g} %"
+        error = "-" if fit is None else f"{100 * fit.mape:.3g} %"
         rows.append((_law_name(record), type(record.law).__name__, record.basis, error, record.source))
     return rows, ("law", "form", "basis", "mean error", "source")
 
@@ -138,15 +150,15 @@ def _roofline() -> tuple[Rows, tuple[str, ...]]:
     rows: Rows = [
         (
             _law_name(error.record),
-            f"{error.median_percent:.1f} %",
-            f"{error.max_percent:.1f} %",
-            f"{error.bias_percent:+.1f} %",
+            f"{100 * error.median_error:.1f} %",
+            f"{100 * error.max_error:.1f} %",
+            f"{100 * error.bias:+.1f} %",
         )
         for error in errors
     ]
-    medians = [error.median_percent for error in errors]
+    medians = [100 * error.median_error for error in errors]
     rows.append(
-        ("all: median over laws", f"{np.median(medians):.1f} %", f"{max(e.max_percent for e in errors):.1f} %", "")
+        ("all: median over laws", f"{np.median(medians):.1f} %", f"{100 * max(e.max_error for e in errors):.1f} %", "")
     )
     return rows, ("law", "roofline median error", "largest", "bias")
 

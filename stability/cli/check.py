@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import click
 
-from .output import json_option, load_plan, print_json, print_text
+from ..errors import check_number
+from ..units import rate as parse_rate
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
+
+MOST_PER_S = 1e9
+"""Largest rate that is no slip of the keyboard, 1/s."""
+
+
+def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
+    if value is None:
+        return None
+    return check_number("--rate", parse_rate("--rate", value), above=0, at_most=MOST_PER_S)
 
 
 @click.command(
-    epilog="Exit code: 0 stable and every target met, 1 unstable or a target missed, 2 bad input, 3 undetermined."
+    cls=Command,
+    examples=(
+        ("stability check", "the bundled example"),
+        ("stability check plan.yaml", "a plan of your own"),
+        ("stability check --rate 200", "the example at another rate"),
+        ("stability check --json", "for scripts"),
+    ),
+    exit_codes=(
+        "0 stable and every target met, 1 unstable or a target missed, 2 bad input, 3 undetermined, 4 internal error, "
+        "130 interrupted."
+    ),
 )
 @click.argument("plan", required=False, type=click.Path())
-@click.option("--rate", "rate_per_s", type=float, help="Total arrival rate, 1/s, in place of the plan's.")
+@click.option(
+    "--rate",
+    "rate_per_s",
+    callback=_rate,
+    metavar="RATE",
+    help="Total arrival rate in place of the plan's: 60 (per second), 600/min.",
+)
 @json_option
 def check(plan: str | None, rate_per_s: float | None, as_json: bool) -> int:
-    r"""Is the fleet of PLAN stable, by how much, what binds, and what changes the answer?
+    """Is the fleet of PLAN stable, by how much, what binds, and what changes the answer?
 
-    \b
-    Examples:
-      stability check                      the bundled example
-      stability check plan.yaml --rate 60
-      stability check plan.yaml --json
+    PLAN is a YAML or TOML file; `stability schema` prints its JSON Schema. Without it, the bundled example runs.
     """
     from ..theory.check import check as check_fleet
 
     found = load_plan(plan)
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
     result = check_fleet(found.fleet, workload, found.targets)
+    name = EXAMPLE if plan is None else found.path
+    notes = [*found.notes, *(f"{pool.name}: {note}" for pool in found.fleet.pools for note in pool.replica.notes)]
     if as_json:
-        print_json({"plan": found.path, **result.to_dict()})
+        print_json({"plan": name, **result.to_dict(), "notes": notes})
     else:
-        notes = [f"- {note}" for note in result.report.assumptions]
-        for pool in found.fleet.pools:
-            notes += [f"- {pool.name}: {note}" for note in pool.replica.notes]
-        print_text(f"{found.path}\n\n{result.summary()}\n\nassumed\n" + "\n".join(dict.fromkeys(notes)))
+        assumed = "\n".join(f"- {note}" for note in (*result.report.assumptions, *notes))
+        print_text(f"{name}\n\n{result.summary()}\n\nassumed\n{assumed}")
     return result.exit_code

@@ -5,20 +5,23 @@ from __future__ import annotations
 import click
 
 from .._result import text_table
-from .output import json_option, load_plan, print_json, print_text
+from .output import Command, json_option, load_plan, print_json, print_text
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("stability compare today.yaml tomorrow.yaml", "two plans side by side"),
+        ("stability compare today.yaml tomorrow.yaml --json", "for scripts"),
+    ),
+    exit_codes="The worse of the two checks: 1 if either is unstable or misses a target, else 3 if either is undetermined, "
+    "else 0; 2 bad input.",
+)
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path())
 @json_option
 def compare(first: str, second: str, as_json: bool) -> int:
-    r"""Check two plans and print them side by side; the exit code is the worse of the two (0, 1, then 3).
-
-    \b
-    Example:
-      stability compare today.yaml tomorrow.yaml
-    """
+    """Check two plans and print them side by side."""
     from ..theory.check import check as check_fleet
 
     plans = [load_plan(path) for path in (first, second)]

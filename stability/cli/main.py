@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from importlib import metadata
 
 import click
 
@@ -48,13 +49,32 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="llm-stability", prog_name="stability")
-def cli() -> None:
-    """Is an LLM serving fleet stable under its workload, by how much, what binds, and what to change?
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001
+    if not value:
+        return
+    try:
+        version = metadata.version("llm-stability")
+    except metadata.PackageNotFoundError:
+        version = "(not installed)"
+    click.echo(f"stability {version}")
+    ctx.exit()
 
-    Without a plan, a bundled example runs: `stability check`.
-    """
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`stability check` runs a bundled example. `stability COMMAND --help` has examples of each command.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Is an LLM serving fleet stable under its workload, by how much, what binds, and what to change?"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,9 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        code = cli.main(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        code = cli.main(args=arguments, prog_name="stability", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return BAD_INPUT
+    except click.UsageError as error:
+        hint = f" See `{error.ctx.command_path} --help`." if error.ctx is not None else ""
+        click.echo(f"error: {error.format_message()}{hint}", err=True)
         return BAD_INPUT
     except StabilityError as error:
         click.echo(f"error: {error}", err=True)
@@ -75,9 +99,6 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if os.environ.get("STABILITY_TRACEBACK"):
             traceback.print_exc()

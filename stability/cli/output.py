@@ -1,9 +1,11 @@
-"""What commands share: options, plan arguments, and printing as text or JSON."""
+"""What commands share: their help, plan arguments, and printing as text or JSON."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +15,34 @@ from .._result import Verdict
 if TYPE_CHECKING:
     from ..io.plan import Plan
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 COLOURS = {Verdict.STABLE: "green", Verdict.UNSTABLE: "red", Verdict.UNDETERMINED: "yellow"}
+
+EXAMPLE = "bundled example"
+"""What the plan that runs without a plan is called."""
+
+
+class Command(click.Command):
+    """A command whose help ends with examples and exit codes.
+
+    Parameters
+    ----------
+    examples : tuple of (str, str)
+        Command lines and what they show.
+    exit_codes : str
+        What its exit codes mean.
+    """
+
+    def __init__(self, *args: Any, examples: tuple[tuple[str, str], ...], exit_codes: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples, self.exit_codes = examples, exit_codes
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Examples"):
+            formatter.write_dl(self.examples, col_max=50)
+        with formatter.section("Exit code"):
+            formatter.write_text(self.exit_codes)
 
 
 def load_plan(path: str | None) -> Plan:
@@ -27,7 +54,7 @@ def load_plan(path: str | None) -> Plan:
 
 def print_json(value: dict[str, Any]) -> None:
     """JSON on standard output, nothing else."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    _print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_text(text: str) -> None:
@@ -35,4 +62,12 @@ def print_text(text: str) -> None:
     for verdict, colour in COLOURS.items():
         styled = click.style(verdict.name, fg=colour, bold=True)
         text = re.sub(rf"\b{verdict.name}\b", styled, text)
-    click.echo(text)
+    _print(text)
+
+
+def _print(text: str) -> None:
+    """Text on standard output; a reader that closes it early, like `head`, does not change the exit code."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

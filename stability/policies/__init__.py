@@ -2,3 +2,10 @@
 
 from .fcfs import Fcfs as Fcfs
 from .fcfs import scheduler_of as scheduler_of
+from .routers import JoinShortestKv as JoinShortestKv
+from .routers import JoinShortestQueue as JoinShortestQueue
+from .routers import PowerOfTwo as PowerOfTwo
+from .routers import Random as Random
+from .routers import RoundRobin as RoundRobin
+from .routers import Router as Router
+from .routers import WeightedSplit as WeightedSplit

@@ -33,6 +33,13 @@ class Router(ABC):
     def shares(self, fleet: Fleet, classes: int) -> FloatArray:
         """Cumulative routing probabilities over the replicas, for policies that have them.
 
+        Parameters
+        ----------
+        fleet : Fleet
+            Whose replicas are meant, pool by pool.
+        classes : int >= 1
+            Request classes of the workload.
+
         Returns
         -------
         ndarray
@@ -139,6 +146,18 @@ ROUTERS: dict[str, type[Router]] = {
 
 def router_of(router: str | Router, fleet: Fleet) -> Router:
     """The policy named by `router`; a named weighted split takes the weights of the fleet's pools.
+
+    Parameters
+    ----------
+    router : str or Router
+        A key of `ROUTERS`, or a policy, which is returned as it is.
+    fleet : Fleet
+        Whose pools may have weights.
+
+    Returns
+    -------
+    Router
+        The policy.
 
     Raises
     ------

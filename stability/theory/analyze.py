@@ -10,7 +10,8 @@ import numpy as np
 
 from .._result import Verdict
 from .._types import FloatArray
-from ..errors import NotModelledError, UnservableError, check_number
+from ..errors import InputError, NotModelledError, UnservableError, check_number
+from ..model.arrivals import Replay
 from ..model.fleet import Fleet, Pool
 from ..model.iteration import IterationTime
 from ..model.replica import Replica
@@ -51,6 +52,8 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
 
     Raises
     ------
+    InputError
+        If a replay's requests all arrive at one instant: they have no rate.
     UnservableError
         If a class holds requests longer than a pool's KV cache.
     NotModelledError
@@ -74,6 +77,11 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
     (<Verdict.STABLE: 'stable'>, 'batch_slots', 9.091)
     """
     check_number("confidence", confidence, above=0, below=1)
+    if isinstance(workload.arrivals, Replay) and workload.arrivals.span_s == 0:
+        raise InputError(
+            f"the {len(workload.arrivals.arrival_s)} requests of the replay arrive at one instant, must come at a rate. "
+            "Give one: `arrivals: poisson` with rate_per_s in a plan, Workload.poisson(rate_per_s, lengths) in Python."
+        )
     if not workload.is_scheduled:
         return _stationary(fleet, workload, confidence)
     average = _stationary(fleet, workload.averaged(), confidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,15 @@ from .report import StabilityReport
 
 DEFAULT_HEADROOM = 0.1
 """Headroom for which replicas are counted when the plan states none."""
+
+
+TARGET_NAMES = {"itl_s": "ITL", "ttft_mean_s": "TTFT, mean", "ttft_p99_s": "TTFT, 99 %", "headroom": "headroom"}
+"""Targets as tables call them."""
+
+
+def _latency(value: float) -> str:
+    """A latency for people; infinite ones have no bound."""
+    return "unbounded" if value == math.inf else seconds(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +53,7 @@ class TargetResult:
 
     def sentence(self) -> str:
         """The target and its outcome for people."""
-        show = percent if self.name == "headroom" else seconds
+        show = percent if self.name == "headroom" else _latency
         word = "met" if self.met else "missed"
         reach = "" if self.rate_per_s is None else f"; met up to {rate(self.rate_per_s)}"
         return f"{word}: {show(self.value)} against {show(self.limit)}{reach}"
@@ -95,13 +105,14 @@ class CheckResult:
         """The answer as (quantity, value) pairs for people."""
         worst = max(self.latency.pools, key=lambda pool: pool.ttft_p99_s)
         found = self.report.rows()
-        found.append(("time to first token", f"mean {seconds(worst.ttft_mean_s)}, 99 % {seconds(worst.ttft_p99_s)}"))
+        ttft = f"mean {_latency(worst.ttft_mean_s)}, 99 % {_latency(worst.ttft_p99_s)}"
+        found.append(("time to first token", ttft))
         needed = ", ".join(f"{name}: {count}" for name, count in self.replicas_needed.items())
         have = {pool.name: pool.replicas for pool in self.report.pools}
         now = ", ".join(f"{name}: {count}" for name, count in have.items())
-        text = f"{needed} (now {now})" if needed else "no number is certain under this admission policy"
-        found.append((f"replicas at {percent(self.headroom)} headroom", text))
-        found += [(f"target {target.name}", target.sentence()) for target in self.targets]
+        text = f"{needed} to be certain (now {now})" if needed else "no number is certain under this admission policy"
+        found.append((f"replicas at {100 * self.headroom:g} % headroom", text))
+        found += [(f"target {TARGET_NAMES[target.name]}", target.sentence()) for target in self.targets]
         return found
 
     def lever_rows(self) -> list[tuple[str, ...]]:
@@ -112,7 +123,10 @@ class CheckResult:
 
     def summary(self) -> str:
         """The answer as text tables."""
-        return text_table(self.rows()) + "\n\n" + text_table(self.lever_rows(), self._LEVERS)
+        tables = [text_table(self.rows()), text_table(self.lever_rows(), self._LEVERS)]
+        if len(self.report.pools) > 1:
+            tables.insert(1, self.report.pool_table())
+        return "\n\n".join(tables)
 
     def _repr_html_(self) -> str:
         return html_table(self.rows()) + html_table(self.lever_rows(), self._LEVERS)

@@ -145,6 +145,25 @@ def prefill_volume(prompt_tokens: ArrayLike, budget: int, block_size: int, *, le
     return held
 
 
+def prefill_held(prompt_tokens: ArrayLike, budget: int) -> tuple[FloatArray, FloatArray]:
+    """KV held during a prompt's own prefill, weighted by what its chunks cost.
+
+    Returns
+    -------
+    by_token, by_context : ndarray
+        Sums over chunks of chunk * held, tokens**2, and of chunk * (past + chunk/2) * held, tokens**3.
+    """
+    s = np.asarray(prompt_tokens, dtype=np.int64)
+    whole = (chunks(s, budget) - 1).astype(np.float64)  # chunks of B tokens before the last
+    past = whole * budget
+    last = s - past
+    by_token = budget * budget * whole * (whole + 1) / 2 + last * s
+    # chunk j of B holds jB and works B (jB - B/2)
+    cubes = (whole + 1) * whole * (2 * whole + 1) / 6 - whole * (whole + 1) / 4
+    by_context = float(budget) ** 3 * cubes + last * (past + last / 2) * s
+    return by_token, by_context
+
+
 def growth_volume(tokens: ArrayLike, block_size: int) -> FloatArray:
     r"""Sum of R(j) over j = 1..x: x(x+b)/2 + q(b-q)/2 with q = x mod b, token-iterations."""
     x = np.asarray(tokens, dtype=np.int64)

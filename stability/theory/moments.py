@@ -14,9 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._types import FloatArray, IntArray, read_only
+from .._types import FloatArray, IntArray, dot, read_only
 from ..model.lengths import AtomPart, Lengths, ProductPart
-from ..model.lengths.joint import CHUNK
 from . import footprint
 
 
@@ -45,9 +44,18 @@ class Demand(IntEnum):
     """R(s + o_max): KV set aside by reservation admission, tokens."""
     LIMIT_SQUARE = 10
     """Its square, tokens**2."""
+    PREFILL_HELD = 11
+    """Sum over its prefill chunks of chunk * KV held, tokens**2."""
+    CONTEXT_HELD = 12
+    """Sum over its prefill chunks of attention work * KV held, tokens**3."""
+    READ_HELD = 13
+    """Sum over its decodes of the square of the KV held, tokens**2."""
 
 
 N_DEMANDS = len(Demand)
+
+ROWS = 1 << 14
+"""Observed requests taken at a time: few enough for their demands to stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,9 +64,9 @@ class Moments:
 
     Attributes
     ----------
-    mean : (11,) ndarray
+    mean : (14,) ndarray
         E of each `Demand`.
-    covariance : (11, 11) ndarray or None
+    covariance : (14, 14) ndarray or None
         Covariance of a request's demands, for observed lengths.
     samples : int
         Observed requests behind the means; 0 for an exact law.
@@ -104,7 +112,7 @@ def moments(lengths: Lengths, budget: int, block_size: int = 1, max_output_token
 def demands(
     prompt_tokens: IntArray, output_tokens: IntArray, budget: int, block_size: int, max_output_tokens: int | None = None
 ) -> FloatArray:
-    """The demand of each given request. Shape (11, n)."""
+    """The demand of each given request. Shape (14, n)."""
     s, o = prompt_tokens, output_tokens
     table = np.empty((N_DEMANDS, len(s)))
     table[Demand.PREFILL] = s
@@ -121,11 +129,15 @@ def demands(
     table[Demand.TOKENS] = table[Demand.PREFILL] + table[Demand.DECODE]
     table[Demand.LIMIT] = table[Demand.RESERVED] / table[Demand.ITERATIONS]
     table[Demand.LIMIT_SQUARE] = table[Demand.LIMIT] ** 2
+    table[Demand.PREFILL_HELD], table[Demand.CONTEXT_HELD] = footprint.prefill_held(s, budget)
+    d = table[Demand.DECODE]
+    table[Demand.READ_HELD] = d * table[Demand.PREFILL] ** 2 + table[Demand.PREFILL] * d * (d + 1)
+    table[Demand.READ_HELD] += d * (d + 1) * (2 * d + 1) / 6
     return table
 
 
 def mean_over(parts: Iterable[Moments], shares: FloatArray) -> FloatArray:
-    """Mean demand of a mix of classes with the given shares. Shape (11,)."""
+    """Mean demand of a mix of classes with the given shares. Shape (14,)."""
     return np.asarray(sum(share * item.mean for share, item in zip(shares, parts, strict=True)))
 
 
@@ -138,7 +150,7 @@ def tail_probability(lengths: Lengths, tokens: int) -> float:
             room = tokens + 1 - part.prompt.values
             place = np.searchsorted(part.output.values, room, side="right") - 1
             beyond = np.where(place >= 0, survival[np.maximum(place, 0)], 1.0)
-            total += part.weight * max(0.0, float(part.prompt.probabilities @ beyond))
+            total += part.weight * max(0.0, dot(part.prompt.probabilities, beyond))
         else:
             total += part.weight * part.mean(lambda s, o: (s + o - 1 > tokens).astype(np.float64))
     return total
@@ -150,8 +162,8 @@ def _atom_sums(
     """Mean of the demands and of their products."""
     first, square = np.zeros(N_DEMANDS), np.zeros((N_DEMANDS, N_DEMANDS))
     count = len(part.prompt_tokens)
-    for start in range(0, count, CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, count, ROWS):
+        rows = slice(start, start + ROWS)
         table = demands(part.prompt_tokens[rows], part.output_tokens[rows], budget, block_size, max_output_tokens)
         weights = np.full(table.shape[1], 1.0 / count) if part.probabilities is None else part.probabilities[rows]
         first += table @ weights
@@ -163,9 +175,9 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
     s, ps = part.prompt.values, part.prompt.probabilities
     o, po = part.output.values, part.output.probabilities
     count = footprint.chunks(s, budget)
-    s1, s2 = float(ps @ s), float(ps @ (s.astype(np.float64) ** 2))
-    d1, d2 = float(po @ (o - 1)), float(po @ ((o - 1).astype(np.float64) ** 2))  # of the o - 1 decodes
-    n1 = float(ps @ count)
+    s1, s2 = dot(ps, s), dot(ps, s.astype(np.float64) ** 2)
+    d1, d2 = dot(po, o - 1), dot(po, (o - 1).astype(np.float64) ** 2)  # of the o - 1 decodes
+    n1 = dot(ps, count)
     at_s, at_d = _residues(s, ps, block_size), _residues(o - 1, po, block_size)
 
     grown = _growth_mean(s1 + d1, s2 + 2 * s1 * d1 + d2, _circular(at_s, at_d), block_size)
@@ -178,14 +190,14 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
         at_x = _circular(at_s, at_d)
         x_at_x = _circular(s_at_s, at_d) + _circular(at_s, d_at_d) + at_x
         spare = float(pad @ (_circular(count_at_s, at_d) + _circular(at_s, d_at_d)))
-        reserved = float(ps @ (s * count)) + s1 * d1 + n1 * (d1 + 1) + d2 + d1 + spare
+        reserved = dot(ps, s * count) + s1 * d1 + n1 * (d1 + 1) + d2 + d1 + spare
         limit1 = s1 + d1 + 1 + float(pad @ at_x)
         x2 = s2 + d2 + 1 + 2 * (s1 * d1 + s1 + d1)
         limit2 = x2 + 2 * float(pad @ x_at_x) + float((pad * pad) @ at_x)
     else:
         limit = footprint.blocks(s + max_output_tokens, block_size).astype(np.float64)
-        limit1, limit2 = float(ps @ limit), float(ps @ limit**2)
-        reserved = float(ps @ (limit * count)) + limit1 * d1
+        limit1, limit2 = dot(ps, limit), dot(ps, limit**2)
+        reserved = dot(ps, limit * count) + limit1 * d1
 
     mean = np.empty(N_DEMANDS)
     mean[Demand.PREFILL] = s1
@@ -193,12 +205,16 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
     mean[Demand.READ] = d1 * s1 + (d2 + d1) / 2
     mean[Demand.CONTEXT] = s2 / 2
     mean[Demand.ITERATIONS] = n1 + d1
-    mean[Demand.VOLUME] = decode + float(ps @ footprint.prefill_volume(s, budget, block_size))
-    mean[Demand.LEAST_VOLUME] = decode + float(ps @ footprint.prefill_volume(s, budget, block_size, least=True))
+    mean[Demand.VOLUME] = decode + dot(ps, footprint.prefill_volume(s, budget, block_size))
+    mean[Demand.LEAST_VOLUME] = decode + dot(ps, footprint.prefill_volume(s, budget, block_size, least=True))
     mean[Demand.RESERVED] = reserved
     mean[Demand.TOKENS] = s1 + d1
     mean[Demand.LIMIT] = limit1
     mean[Demand.LIMIT_SQUARE] = limit2
+    by_token, by_context = footprint.prefill_held(s, budget)
+    mean[Demand.PREFILL_HELD], mean[Demand.CONTEXT_HELD] = dot(ps, by_token), dot(ps, by_context)
+    d3 = dot(po, (o - 1).astype(np.float64) ** 3)
+    mean[Demand.READ_HELD] = d1 * s2 + s1 * (d2 + d1) + (2 * d3 + 3 * d2 + d1) / 6
     return mean
 
 

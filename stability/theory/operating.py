@@ -40,7 +40,7 @@ class OperatingPoint:
     running : ndarray
         Mean requests resident.
     kv_tokens : ndarray
-        Mean KV held, tokens.
+        Mean KV held over time, tokens.
     """
 
     iteration_s: FloatArray
@@ -57,7 +57,7 @@ def operating_point(coefficients: FloatArray, demand: FloatArray, rate_per_s: Fl
     ----------
     coefficients : (..., 5) ndarray
         Affine (or effective) step-time law.
-    demand : (..., 11) ndarray
+    demand : (..., 14) ndarray
         Mean demand.
     rate_per_s : (...,) ndarray, > 0
         Arrivals per replica, 1/s; `rate * E[W] < 1`.
@@ -79,8 +79,9 @@ def operating_point(coefficients: FloatArray, demand: FloatArray, rate_per_s: Fl
     decodes = np.maximum(demand[..., Demand.DECODE], 1e-300)
     own = np.where(demand[..., Demand.DECODE] > 0, demand[..., Demand.READ] / decodes, 0.0)
     # A decode's own cost is stretched like the base: it too lengthens iterations in which others arrive.
-    itl = iteration + (coefficients[..., 2] + coefficients[..., 3] * own) / np.maximum(1 - work / busy, 1e-12)
-    return _point(iteration, itl, busy, demand, rate_per_s)
+    stretch = 1 / np.maximum(1 - work / busy, 1e-12)
+    itl = iteration + (coefficients[..., 2] + coefficients[..., 3] * own) * stretch
+    return _point(iteration, itl, busy, demand, rate_per_s, coefficients, stretch)
 
 
 def law_operating_point(
@@ -97,7 +98,7 @@ def law_operating_point(
     ----------
     law : IterationLaw
         Step-time law.
-    demand : (11,) ndarray
+    demand : (14,) ndarray
         Mean demand.
     prompts : PromptLaw
         Prompt lengths.
@@ -128,16 +129,28 @@ def law_operating_point(
     own = demand[Demand.READ] / demand[Demand.DECODE] if demand[Demand.DECODE] > 0 else 0.0
     stretch = min(max(time / slopes[0], 1.0), 100.0) if slopes[0] > 0 else 1.0
     itl = time + (slopes[2] + slopes[3] * own) * stretch
-    return _point(np.array(time), np.array(itl), np.array(busy), demand, np.array(rate_per_s))
+    return _point(
+        np.array(time), np.array(itl), np.array(busy), demand, np.array(rate_per_s), slopes, np.array(stretch)
+    )
 
 
 def _point(
-    iteration: FloatArray, itl: FloatArray, busy: FloatArray, demand: FloatArray, rate_per_s: FloatArray
+    iteration: FloatArray,
+    itl: FloatArray,
+    busy: FloatArray,
+    demand: FloatArray,
+    rate_per_s: FloatArray,
+    coefficients: FloatArray,
+    stretch: FloatArray,
 ) -> OperatingPoint:
+    # Over time, a request's KV counts for longer in the iterations that it makes long itself.
+    own = coefficients[..., 1] * demand[..., Demand.PREFILL_HELD] + coefficients[..., 2] * demand[..., Demand.READ]
+    own = own + coefficients[..., 3] * demand[..., Demand.READ_HELD]
+    own = own + coefficients[..., 4] * demand[..., Demand.CONTEXT_HELD]
     return OperatingPoint(
         iteration_s=np.asarray(iteration),
         itl_s=np.asarray(itl),
         busy=np.asarray(busy),
         running=np.asarray(rate_per_s * iteration * demand[..., Demand.ITERATIONS]),
-        kv_tokens=np.asarray(rate_per_s * iteration * demand[..., Demand.VOLUME]),
+        kv_tokens=np.asarray(rate_per_s * (iteration * demand[..., Demand.VOLUME] + own * stretch)),
     )

@@ -158,6 +158,7 @@ class StabilityReport:
         sampled = high > low * (1 + 1e-9)
         interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
         evictions = self.evictions_per_request
+        where = " at capacity" if self.load >= 1 else ""
         found = [
             ("verdict", str(self.verdict)),
             ("because", self.reason),
@@ -169,10 +170,10 @@ class StabilityReport:
             ("  bound, any policy", rate(self.upper_bound_per_s)),
             ("load", percent(self.load)),
             ("bottleneck", self.bottleneck + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")),
-            ("iteration", seconds(self.iteration_s)),
-            ("inter-token latency", seconds(self.itl_s)),
-            ("KV occupancy", percent(self.kv_occupancy)),
-            ("running per replica", f"{self.running_mean:.4g}"),
+            ("iteration", seconds(self.iteration_s) + where),
+            ("inter-token latency", seconds(self.itl_s) + where),
+            ("KV occupancy", percent(self.kv_occupancy) + where),
+            ("running per replica", f"{self.running_mean:.4g}" + where),
             ("evictions per request", "not predicted" if evictions is None else f"{evictions:.3g}"),
         ]
         if self.peak is not None:
@@ -184,9 +185,11 @@ class StabilityReport:
     def summary(self) -> str:
         """The report as a text table, with a line per pool when there are several."""
         text = text_table(self.rows())
-        if len(self.pools) > 1:
-            text += "\n\n" + text_table(self._pool_rows(), self._pool_header())
-        return text
+        return f"{text}\n\n{self.pool_table()}" if len(self.pools) > 1 else text
+
+    def pool_table(self) -> str:
+        """The pools as a text table."""
+        return text_table(self._pool_rows(), self._pool_header())
 
     def _repr_html_(self) -> str:
         text = html_table(self.rows())

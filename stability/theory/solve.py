@@ -40,7 +40,7 @@ class Solution:
 
     Attributes
     ----------
-    demand : (n, 11) ndarray
+    demand : (n, 14) ndarray
         Mean demand of the mix.
     coefficients : (n, 5) ndarray
         Step-time law, or the tangent to its mean with the binding resource full.

@@ -17,16 +17,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import FloatArray, IntArray, dot
 from ..model.iteration import IterationLaw, IterationTime
 from ..model.lengths import Lengths, ProductPart
+from .lattice import SIZE, Walk, compound_poisson, lattice_law
 from .moments import Demand
 
 CELLS = 64
 """Lattice points per iteration's room for prompt tokens."""
-
-LATTICE = 1 << 13
-"""Lattice points in all; waiting beyond them is negligible below `FULL`."""
 
 FULL = 0.995
 """Share of the room offered at which every iteration counts as full of prompt tokens."""
@@ -87,13 +85,13 @@ def step_mix(prompts: PromptLaw, per_iteration: float, room: float) -> StepMix:
         Prompt tokens an iteration can take beside its decodes.
     """
     values, weights = prompts.values, prompts.probabilities
-    offered = per_iteration * float(weights @ values)
+    offered = per_iteration * dot(weights, values)
     if offered >= FULL * room:
         return StepMix(prefill_tokens=np.array([room]), probabilities=np.ones(1))
-    cell = max(1.0, room / CELLS, float(values.max()) * 4 / LATTICE)
+    cell = max(1.0, room / CELLS, float(values.max()) * 4 / SIZE)
     cap = max(1, round(room / cell))
-    mass = _lattice_law(values / cell, weights)
-    arrivals = _compound_poisson(per_iteration, mass)
+    mass = lattice_law(values / cell, weights)
+    arrivals = compound_poisson(per_iteration, mass)
     waiting = _stationary_waiting(per_iteration, mass, cap)
     present = np.convolve(waiting[:cap], arrivals[:cap])[:cap]
     carried = np.append(present, max(0.0, 1.0 - float(present.sum())))
@@ -103,39 +101,14 @@ def step_mix(prompts: PromptLaw, per_iteration: float, room: float) -> StepMix:
     return StepMix(prefill_tokens=tokens[used], probabilities=carried[used] / carried[used].sum())
 
 
-def _lattice_law(sizes: FloatArray, weights: FloatArray) -> FloatArray:
-    """The law of one size on the lattice; sizes are split between neighbours to keep their mean."""
-    floor = np.minimum(np.floor(sizes), LATTICE - 2).astype(np.int64)
-    part = np.clip(sizes - floor, 0.0, 1.0)
-    mass = np.bincount(floor, weights=weights * (1 - part), minlength=LATTICE)
-    mass += np.bincount(floor + 1, weights=weights * part, minlength=LATTICE)
-    return np.asarray(mass / mass.sum())
-
-
-def _compound_poisson(rate: float, mass: FloatArray) -> FloatArray:
-    """Law of the sum of a Poisson number of sizes."""
-    return np.maximum(np.fft.irfft(np.exp(rate * (np.fft.rfft(mass) - 1)), LATTICE), 0.0)
-
-
 def _stationary_waiting(rate: float, mass: FloatArray, room: int) -> FloatArray:
-    """Stationary law of X' = max(X + A - room, 0), A compound Poisson, by Wiener-Hopf factorisation (Spitzer 1956).
-
-    With phi(z) the transform of A - room, the positive powers of log(1 - phi) are minus those of the logarithm of the
-    transform of X. On the circle |z| = r > 1 of least phi(r), |phi| < 1 and the logarithm is the principal one.
-    """
-    sizes = np.arange(LATTICE)
+    """Stationary law of X' = max(X + A - room, 0), A compound Poisson: the maximum of the walk with steps A - room."""
+    sizes = np.arange(SIZE)
     tilt = _saddle(rate, mass, room)
     tilted = mass * np.exp(np.where(mass > 0, tilt * sizes, 0.0))
-    circle = np.fft.ifft(tilted) * LATTICE  # transform of the size law at z = r exp(2 pi i k/LATTICE)
-    angle = 2j * np.pi * sizes / LATTICE
-    phi = np.exp(rate * (circle - 1) - room * (tilt + angle))
-    powers = np.fft.fft(np.log1p(-phi)).real / LATTICE
-    half = LATTICE // 2
-    powers = powers[:half] * np.exp(-tilt * sizes[:half])
-    powers[0] = 0.0
-    law = np.fft.irfft(np.exp(-np.fft.rfft(powers, LATTICE)), LATTICE)
-    law = np.maximum(law, 0.0)
-    return np.asarray(law / law.sum())
+    circle = np.fft.ifft(tilted) * SIZE  # transform of the size law at z = r exp(2 pi i k/SIZE)
+    angle = 2j * np.pi * sizes / SIZE
+    return Walk.of(np.exp(rate * (circle - 1) - room * (tilt + angle)), tilt).maximum()
 
 
 def _saddle(rate: float, mass: FloatArray, room: int) -> float:
@@ -182,7 +155,7 @@ def composition(demand: FloatArray, prompts: PromptLaw, per_iteration: float, bu
 
     Parameters
     ----------
-    demand : (11,) ndarray
+    demand : (14,) ndarray
         Mean demand of a request.
     prompts : PromptLaw
         Prompt lengths.

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stability.io.plan import Targets, example_plan, json_schema, plan_from_text, read_plan
+from stability.io.plan import example_plan, json_schema, plan_from_text, read_plan
 from stability.model import iteration, lengths
 from stability.model.arrivals import Poisson, RateSchedule, Renewal, Replay
 from stability.model.engine import Engine
 from stability.model.fleet import Barrier, Link
+from stability.model.targets import Targets
 
 POOL = """
 fleet:

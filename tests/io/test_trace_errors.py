@@ -47,7 +47,7 @@ def of(folder, content, **options):
         ("-1,1,1\n", ":2: arrival_s = -1, must be >= 0. Correct or drop the row."),
         (
             "0,1,1\n\n5,1,1\n2,1,1\n",
-            ":5: arrival at 2 s after one at 5 s, must not decrease. Sort the file or read it with sort=True.",
+            ":5: arrival at 2 s after one at 5 s, must not decrease. Sort the file, or its rows on reading (--sort, sort=True).",
         ),
         (
             "0,1,1\n1,2\n",

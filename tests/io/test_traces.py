@@ -84,7 +84,7 @@ def test_prefix_hits_are_kept(tmp_path):
         write(tmp_path, "arrival_s,prompt_tokens,output_tokens,prefix_hit_tokens\n0,100,5,0\n1,100,5,50\n")
     )
     np.testing.assert_array_equal(trace.cached_prefix_tokens, [0, 50])
-    assert trace.notes == ("25.0% of the prompt tokens hit an unbounded prefix cache; workload() counts them all",)
+    assert trace.notes == ("25.0% of the prompt tokens would hit an unbounded prefix cache; all of them are counted",)
     assert trace.describe().cached_share == 0.25
 
 

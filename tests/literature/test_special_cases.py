@@ -12,7 +12,7 @@ from stability import iteration as it
 from stability import lengths as L
 from stability.theory import conditions, footprint
 from stability.theory.envelope import upper_bound
-from stability.theory.moments import moments
+from stability.theory.moments import N_DEMANDS, moments
 
 
 def test_work_conserving_boundary_of_2504_07347() -> None:
@@ -38,7 +38,7 @@ def test_proposition_3_2_of_2604_11001() -> None:
     w = [float(footprint.volume(10, o, 10**6, residency="slots")) for o in (20, 40, 60)]
     assert w == [410, 1220, 2430]
     one_step = np.array([1.0, 0, 0, 0, 0])
-    no_work = np.zeros(11)
+    no_work = np.zeros(N_DEMANDS)
     per_class = conditions.affine_capacity(one_step, no_work, np.array([sum(w) / 16_492]))
     assert float(per_class) == pytest.approx(4.0621, abs=5e-5)
     assert sum(4 * volume for volume in w) == 16_240
@@ -57,7 +57,7 @@ def test_equilibrium_of_wait(prompt: int, decode: int) -> None:
     memory = rate * iteration * w  # M* = n* W
     assert d0 + d1 * memory == pytest.approx(iteration)
     law = np.array([d0, 0, 0, d1, 0])
-    demand = np.zeros(11)
+    demand = np.zeros(N_DEMANDS)
     demand[2] = float(footprint.reads(prompt, decode + 1, "wait"))
     assert float(conditions.affine_capacity(law, demand, np.array([w / memory]))) == pytest.approx(rate)
 

@@ -83,7 +83,7 @@ def test_numbers_of_well_known_hardware_and_models():
     assert h100.bandwidth_bytes_per_s == 3.35e12
     assert llama.parameters == 8_030_261_248
     assert llama.weight_bytes() == 2 * 8_030_261_248
-    assert catalog.gpu("L40S").memory_gib == 45
+    assert catalog.gpu("L40S").memory_bytes == 45 * 2**30
     # Routed experts of Qwen3-30B-A3B: 48 layers, 128 experts of three 2048 x 768 matrices.
     assert catalog.model("Qwen3-30B-A3B").expert_parameters == pytest.approx(48 * 128 * 3 * 2048 * 768, rel=1e-3)
 
@@ -113,7 +113,7 @@ def test_h100_llama_8b_is_the_published_two_phase_fit_plus_host_time():
     assert record.law.decode.per_decode_token_s == pytest.approx(9.1869e-6)
     assert record.law.decode.per_kv_token_s == pytest.approx(0.04256e-6)
     assert record.law.mixed.coefficients == pytest.approx((7.6692e-3, 15.0277e-6, 15.0277e-6, 0.04301e-6, 0.0030318e-6))
-    assert (record.decode_fit.mape_percent, record.fit.mape_percent) == (0.98, 3.8)
+    assert (record.decode_fit.mape, record.fit.mape) == pytest.approx((0.0098, 0.038))
 
 
 def test_host_time_goes_to_kernel_fits_only():
@@ -136,7 +136,7 @@ def test_every_law_is_finite_and_positive_and_names_known_hardware():
         assert catalog.gpu(record.gpu).name == record.gpu
         assert catalog.model(record.model).name == record.model
         for quality in (record.fit, record.decode_fit):
-            assert quality is None or (0 < quality.mape_percent < 20 and quality.r2 > 0.6)
+            assert quality is None or (0 < quality.mape < 0.2 and quality.r2 > 0.6)
         assert record.has_kv_term == bool(record.law.time_s(0, 8, 80_000) > record.law.time_s(0, 8, 8))
         assert record.has_kv_term or "KV term" in record.note
 
@@ -236,13 +236,13 @@ def test_a_model_that_does_not_fit_is_one_sentence_with_a_way_out():
 
 
 def test_own_hardware_and_models_can_be_planned():
-    card = catalog.Gpu(name="mine", memory_gib=80, bandwidth_bytes_per_s=3.35e12, bf16_flops_per_s=989e12)
+    card = catalog.Gpu(name="mine", memory_bytes=80 * 2**30, bandwidth_bytes_per_s=3.35e12, bf16_flops_per_s=989e12)
     replica = catalog.replica(card, "Llama-3.1-8B")
     assert replica.gpu == "mine"
     assert "roofline" in replica.notes[0]
     assert replica.iteration == catalog.roofline("H100", "Llama-3.1-8B")
-    with pytest.raises(InputError, match="memory_gib = 0"):
-        catalog.Gpu(name="mine", memory_gib=0, bandwidth_bytes_per_s=1, bf16_flops_per_s=1)
+    with pytest.raises(InputError, match="memory_bytes = 0"):
+        catalog.Gpu(name="mine", memory_bytes=0, bandwidth_bytes_per_s=1, bf16_flops_per_s=1)
     with pytest.raises(InputError, match="experts_per_token = 4, must be <= experts = 2"):
         dataclasses.replace(catalog.model("Llama-3.1-8B"), experts=2, experts_per_token=4)
 
@@ -269,10 +269,10 @@ def test_stated_roofline_errors_are_the_computed_ones():
     errors = catalog.roofline_errors()
     assert len(errors) >= 70
     for kind, mixture in (("dense", False), ("mixture", True)):
-        medians = [e.median_percent for e in errors if (catalog.model(e.record.model).experts > 0) == mixture]
+        medians = [100 * e.median_error for e in errors if (catalog.model(e.record.model).experts > 0) == mixture]
         assert round(float(np.median(medians))) == ROOFLINE_ERROR_PERCENT[kind]
-    assert all(e.median_percent <= e.max_percent and e.compositions > 20 for e in errors)
-    perfect = [e for e in errors if e.max_percent == 0]
+    assert all(e.median_error <= e.max_error and e.compositions > 20 for e in errors)
+    perfect = [e for e in errors if e.max_error == 0]
     assert not perfect
 
 

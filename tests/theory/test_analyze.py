@@ -208,7 +208,7 @@ def test_check_reports_targets_and_exit_codes() -> None:
     assert code(0.9999) == 3
     result = st.check(fleet, st.Workload.poisson(0.5 * capacity, UNIFORM), st.Targets(itl_s=0.02, ttft_p99_s=1.0))
     assert [target.name for target in result.targets] == ["itl_s", "ttft_p99_s"]
-    assert "target itl_s" in result.summary()
+    assert result.summary().count("met:") == 2
 
 
 def test_rate_within_a_target_meets_it_exactly() -> None:
@@ -218,4 +218,5 @@ def test_rate_within_a_target_meets_it_exactly() -> None:
     assert st.analyze(fleet, unit.scaled(rate_per_s=rate)).itl_s == pytest.approx(0.02, rel=1e-3)
     assert st.rate_within(fleet, unit, itl_s=0.001) == 0.0
     assert st.rate_within(fleet, unit, itl_s=10.0) == pytest.approx(st.analyze(fleet, unit).capacity_per_s, rel=1e-3)
-    assert st.rate_within(fleet, unit, ttft_mean_s=0.05) < rate * 1.2
+    rate = st.rate_within(fleet, unit, ttft_mean_s=0.05)
+    assert st.latency(fleet, unit.scaled(rate_per_s=rate)).ttft_mean_s == pytest.approx(0.05, rel=2e-3)

@@ -2,6 +2,7 @@
 
 from .document import Plan as Plan
 from .document import example_plan as example_plan
+from .document import example_text as example_text
 from .document import plan_from_text as plan_from_text
 from .document import read_plan as read_plan
 from .schema import json_schema as json_schema

@@ -53,12 +53,15 @@ class Plan:
         Limits besides stability.
     path : str
         The file, or what it is called.
+    notes : tuple of str
+        What was done on reading the files it names.
     """
 
     fleet: Fleet
     workload: Workload
     targets: Targets
     path: str
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Plan({self.path}: {len(self.fleet.pools)} pools, {self.workload.rate_per_s:g} requests/s)"
@@ -142,6 +145,11 @@ def example_plan() -> Plan:
         return read_plan(path)
 
 
+def example_text() -> str:
+    """The file of the plan that runs without a plan."""
+    return (resources.files(__package__) / "examples" / "chat.yaml").read_text(encoding="utf-8")
+
+
 def _build(source: PlanSource) -> Plan:
     problems = Problems(source)
     whole = problems.fit(PlanSection, ())
@@ -154,7 +162,8 @@ def _build(source: PlanSource) -> Plan:
     problems.report()
     assert workload is not None
     assert fleet is not None
-    return Plan(fleet=fleet, workload=workload, targets=whole.targets.build(), path=source.name)
+    notes = tuple(dict.fromkeys(source.notes))
+    return Plan(fleet=fleet, workload=workload, targets=whole.targets.build(), path=source.name, notes=notes)
 
 
 def _build_what_fits(problems: Problems) -> None:

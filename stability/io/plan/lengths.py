@@ -174,7 +174,9 @@ class LengthsSection(Section):
         """The trace it names."""
         self._check_keys()
         assert self.trace is not None
-        return read_trace(source.folder / self.trace, format=self.format)
+        trace = read_trace(source.folder / self.trace, format=self.format)
+        source.notes.extend(f"{self.trace}: {note}" for note in trace.notes)
+        return trace
 
     def build(self, source: PlanSource, rate_per_s: float | None) -> tuple[laws.Lengths, float | None]:
         """The joint law and the rate at which its requests come: `rate_per_s`, or a trace's own if that is None.

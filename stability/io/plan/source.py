@@ -24,12 +24,15 @@ class PlanSource:
         Mappings, lists and scalars.
     lines : mapping of Key to int
         Line of each value; empty for TOML, whose parser does not tell.
+    notes : list of str
+        What was done on reading the files it names.
     """
 
     name: str
     folder: Path
     data: object
     lines: Mapping[Key, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def has(self, key: Key) -> bool:
         """Whether the file holds a value there."""

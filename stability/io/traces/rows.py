@@ -122,7 +122,9 @@ class RowChecks:
         hits = tokens.get("cached_prefix_tokens")
         if hits is not None and hits.any():
             share = hits.sum() / tokens["prompt_tokens"].sum()
-            notes.append(f"{share:.1%} of the prompt tokens hit an unbounded prefix cache; workload() counts them all")
+            notes.append(
+                f"{share:.1%} of the prompt tokens would hit an unbounded prefix cache; all of them are counted"
+            )
         return Trace(
             arrival_s=arrival,
             prompt_tokens=tokens["prompt_tokens"],
@@ -148,7 +150,7 @@ class RowChecks:
             raise self.source.error(
                 int(rows.lines[at]),
                 f"arrival at {rows.arrival_s[at]:.10g} s after one at {before[at]:.10g} s, must not decrease. "
-                "Sort the file or read it with sort=True.",
+                "Sort the file, or its rows on reading (--sort, sort=True).",
             )
         self._unsorted = True
 

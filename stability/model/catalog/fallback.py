@@ -73,6 +73,10 @@ def roofline(
     efficiency : Efficiency, optional
         Shares of the data-sheet figures.
 
+    Returns
+    -------
+    Roofline
+
     Raises
     ------
     UnknownNameError

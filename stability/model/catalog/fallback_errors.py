@@ -30,19 +30,19 @@ class RooflineError:
     ----------
     record : LawRecord
         The measured law.
-    median_percent, mean_percent, max_percent : float
-        Absolute error of the roofline, % of the measured law.
-    bias_percent : float
-        Median signed error, %: positive where the roofline is slower than the measurement.
+    median_error, mean_error, max_error : float
+        Absolute error of the roofline over the measured law.
+    bias : float
+        Median signed error: positive where the roofline is slower than the measurement.
     compositions : int
         Batches compared: those whose KV fits on the GPUs.
     """
 
     record: LawRecord
-    median_percent: float
-    mean_percent: float
-    max_percent: float
-    bias_percent: float
+    median_error: float
+    mean_error: float
+    max_error: float
+    bias: float
     compositions: int
 
 
@@ -76,13 +76,13 @@ def _errors(efficiency: Efficiency | None) -> Iterator[RooflineError]:
             dtype=record.dtype,
             efficiency=efficiency,
         )
-        error = 100 * (_times(predicted, batches) / _times(record.law, batches) - 1)
+        error = _times(predicted, batches) / _times(record.law, batches) - 1
         yield RooflineError(
             record=record,
-            median_percent=float(np.median(np.abs(error))),
-            mean_percent=float(np.mean(np.abs(error))),
-            max_percent=float(np.max(np.abs(error))),
-            bias_percent=float(np.median(error)),
+            median_error=float(np.median(np.abs(error))),
+            mean_error=float(np.mean(np.abs(error))),
+            max_error=float(np.max(np.abs(error))),
+            bias=float(np.median(error)),
             compositions=len(error),
         )
 

@@ -19,8 +19,8 @@ class Gpu:
     ----------
     name : str
         Its name.
-    memory_gib : float > 0
-        Memory as an engine sees it, GiB. Vendors print the same number with GB: an 80 GB card holds 80 GiB. Cards that keep
+    memory_bytes : float > 0
+        Memory as an engine sees it, bytes. Vendors print the same number with GB: an 80 GB card holds 80 GiB. Cards that keep
         their error-correcting code in GDDR6 (A10G, A40, L4, L40S) have a sixteenth less.
     bandwidth_bytes_per_s : float > 0
         Memory bandwidth, bytes/s.
@@ -39,7 +39,7 @@ class Gpu:
     """
 
     name: str
-    memory_gib: float
+    memory_bytes: float
     bandwidth_bytes_per_s: float
     bf16_flops_per_s: float
     fp8_flops_per_s: float | None = None
@@ -50,16 +50,11 @@ class Gpu:
     source: str = "given by the user"
 
     def __post_init__(self) -> None:
-        for field in ("memory_gib", "bandwidth_bytes_per_s", "bf16_flops_per_s", "link_bytes_per_s"):
+        for field in ("memory_bytes", "bandwidth_bytes_per_s", "bf16_flops_per_s", "link_bytes_per_s"):
             check_number(field, getattr(self, field), above=0)
         for field in ("fp8_flops_per_s", "fp4_flops_per_s", "power_w"):
             if getattr(self, field) is not None:
                 check_number(field, getattr(self, field), above=0)
-
-    @property
-    def memory_bytes(self) -> float:
-        """Memory, bytes."""
-        return self.memory_gib * GIB
 
     def flops_per_s(self, dtype: str) -> float:
         """Rate at which weights of `dtype` ("bf16", "fp8", "fp4") are multiplied, operations/s."""
@@ -74,7 +69,7 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(
         Gpu(
             name=row["name"],
-            memory_gib=float(row["memory_gib"]),
+            memory_bytes=float(row["memory_gib"]) * GIB,
             bandwidth_bytes_per_s=float(row["bandwidth_gb_s"]) * 1e9,
             bf16_flops_per_s=float(row["bf16_tflops"]) * 1e12,
             fp8_flops_per_s=_scaled(row["fp8_tflops"]),
@@ -90,6 +85,15 @@ def gpus() -> tuple[Gpu, ...]:
 
 def gpu(name: str | Gpu) -> Gpu:
     """The GPU of a name or alias, in any case; a `Gpu` is returned as it is.
+
+    Parameters
+    ----------
+    name : str or Gpu
+        Name or alias.
+
+    Returns
+    -------
+    Gpu
 
     Raises
     ------

@@ -26,15 +26,15 @@ class FitQuality:
     ----------
     r2 : float
         Share of the variance explained.
-    mape_percent : float
-        Mean absolute error, % of the measured time.
-    max_error_percent : float
-        Largest error, %.
+    mape : float
+        Mean absolute error over the measured time.
+    max_error : float
+        Largest error over the measured time.
     """
 
     r2: float
-    mape_percent: float
-    max_error_percent: float
+    mape: float
+    max_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +94,8 @@ class LawRecord:
             text += f" ({self.backend})"
         if self.host_overhead_s:
             text += f" + {self.host_overhead_s * 1e3:g} ms host time"
-        errors = [fit.mape_percent for fit in (self.decode_fit, self.fit) if fit]
-        text += f", mean error {max(errors):g} %" if errors else ", error not published"
+        errors = [fit.mape for fit in (self.decode_fit, self.fit) if fit]
+        text += f", mean error {100 * max(errors):.3g} %" if errors else ", error not published"
         text += f", {self.note}" if self.note else ""
         return f"{text}; {self.source}"
 
@@ -126,6 +126,10 @@ def find_law(
         Type of the weights.
     backend : str, optional
         Only laws of this engine ("vllm", "trtllm", "sglang").
+
+    Returns
+    -------
+    LawRecord or None
 
     Raises
     ------
@@ -193,4 +197,4 @@ def _quality(row: dict[str, str], prefix: str) -> FitQuality | None:
     r2, mape, worst = (number_or_none(row[prefix + field]) for field in ("r2", "mape_percent", "max_error_percent"))
     if r2 is None or mape is None or worst is None:
         return None
-    return FitQuality(r2=r2, mape_percent=mape, max_error_percent=worst)
+    return FitQuality(r2=r2, mape=mape / 100, max_error=worst / 100)

@@ -79,6 +79,11 @@ def kv_capacity(
     activation_reserve_bytes : float >= 0, optional
         Bytes per GPU for everything else; `activation_reserve` by default.
 
+    Returns
+    -------
+    int
+        Tokens, in whole blocks.
+
     Raises
     ------
     InputError

@@ -97,6 +97,13 @@ class Model:
 
         Heads are split over the tensor-parallel GPUs, and replicated once there are more GPUs than heads; the latent of
         multi-head latent attention is on every GPU whole. Sliding windows are not modelled: each layer keeps all tokens.
+
+        Parameters
+        ----------
+        kv_dtype : str
+            Type of the cache, "bf16" or "fp8".
+        tensor_parallel : int >= 1
+            GPUs of the tensor-parallel group.
         """
         check_choice("kv_dtype", kv_dtype, KV_BYTES)
         heads = max(1, -(-self.kv_heads // tensor_parallel))
@@ -122,6 +129,15 @@ def models() -> tuple[Model, ...]:
 
 def model(name: str | Model) -> Model:
     """The model of a name or alias, in any case; a `Model` is returned as it is.
+
+    Parameters
+    ----------
+    name : str or Model
+        Name or alias, with or without an organisation.
+
+    Returns
+    -------
+    Model
 
     Raises
     ------

@@ -104,7 +104,7 @@ def replica(
         if reserve is None:
             reserve, origin = activation_reserve(shape, engine, tensor_parallel=gpus), "estimated"
         memory_note = (
-            f"KV capacity {capacity} tokens = {gpu_memory_utilization:g} of {card.memory_gib:g} GiB per GPU less {dtype} weights and "
+            f"KV capacity {capacity} tokens = {gpu_memory_utilization:g} of {card.memory_bytes / 2**30:g} GiB per GPU less {dtype} weights and "
             f"{reserve / 1e9:.2f} GB reserve ({origin}), {cache} KV"
         )
     else:

@@ -125,6 +125,15 @@ def workloads() -> tuple[WorkloadRecord, ...]:
 def workload(name: str) -> WorkloadRecord:
     """The workload of a name, in any case.
 
+    Parameters
+    ----------
+    name : str
+        Name or alias.
+
+    Returns
+    -------
+    WorkloadRecord
+
     Raises
     ------
     UnknownNameError
@@ -137,6 +146,16 @@ def workload(name: str) -> WorkloadRecord:
 
 def lengths(name: str) -> Lengths:
     """The joint length law of a workload of the catalog.
+
+    Parameters
+    ----------
+    name : str
+        Name or alias.
+
+    Returns
+    -------
+    Lengths
+        Joint law of prompt and output, tokens.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..._types import ArrayLike, FloatArray, IntArray, read_only
+from ..._types import ArrayLike, FloatArray, IntArray, dot, read_only
 from ...errors import InputError, check_integer, check_number
 
 TAIL_MASS = 1e-13
@@ -62,17 +62,17 @@ class Length(ABC):
     @property
     def mean(self) -> float:
         """Mean length, tokens."""
-        return float(self.probabilities @ self.values)
+        return dot(self.probabilities, self.values)
 
     def moment(self, order: int) -> float:
         """E[X**order], tokens**order."""
-        return float(self.probabilities @ self.values.astype(np.float64) ** order)
+        return dot(self.probabilities, self.values.astype(np.float64) ** order)
 
     @property
     def std(self) -> float:
         """Standard deviation, tokens."""
         centred = self.values - self.mean
-        return math.sqrt(float(self.probabilities @ (centred * centred)))
+        return math.sqrt(dot(self.probabilities, centred * centred))
 
     def quantile(self, probability: ArrayLike) -> IntArray:
         """Smallest length whose distribution function reaches `probability`."""

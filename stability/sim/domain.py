@@ -1,0 +1,146 @@
+"""What a fleet is to a simulation: its replicas one by one, and what each of them can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._types import IntArray
+from ..errors import NotModelledError, UnservableError
+from ..model.engine import ADMISSIONS
+from ..model.fleet import Fleet
+from ..model.replica import Replica
+from ..model.requests import Requests
+from ..model.workload import Workload
+from ..policies.fcfs import Fcfs, scheduler_of
+from ..policies.routers import Router
+
+RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
+"""Codes of the admission rules, in the order of `ADMISSIONS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """One replica's limits as integers.
+
+    Attributes
+    ----------
+    block_size : int
+        Tokens per KV block.
+    capacity_blocks, watermark_blocks : int
+        KV blocks in all, and those kept free at admission while something runs.
+    max_seqs, max_tokens : int
+        Batch slots and token budget.
+    admission : int
+        Code of the admission rule.
+    """
+
+    block_size: int
+    capacity_blocks: int
+    watermark_blocks: int
+    max_seqs: int
+    max_tokens: int
+    admission: int
+
+
+def limits_of(replica: Replica) -> Limits:
+    """The limits of `replica`.
+
+    Raises
+    ------
+    NotModelledError
+        If its engine asks for what no kernel does yet.
+    """
+    engine = replica.engine
+    scheduler = scheduler_of(engine)
+    if not isinstance(scheduler, Fcfs):
+        raise NotModelledError(
+            f"scheduler = {scheduler!r} has no simulation yet, must be Fcfs. Use one of its admission rules."
+        )
+    if engine.prefix_caching:
+        raise NotModelledError(
+            "prefix_caching = True has no simulation yet, must be False. Switch it off or lower cached prompts by hand."
+        )
+    capacity = replica.capacity_blocks
+    return Limits(
+        block_size=engine.block_size,
+        capacity_blocks=capacity,
+        watermark_blocks=int(scheduler.watermark * (capacity + 1)),
+        max_seqs=engine.max_num_seqs,
+        max_tokens=engine.max_num_batched_tokens,
+        admission=ADMISSIONS.index(scheduler.admission),
+    )
+
+
+def replicas_of(fleet: Fleet) -> tuple[list[Replica], IntArray]:
+    """The fleet's replicas one by one, and the pool of each.
+
+    Raises
+    ------
+    NotModelledError
+        If a pool is coupled by a barrier or computes only one phase.
+    """
+    for pool in fleet.pools:
+        if pool.role != "mixed" or fleet.links:
+            raise NotModelledError(
+                f"pool {pool.name!r} has role {pool.role!r} and the fleet {len(fleet.links)} links, "
+                "must be mixed pools without links until prefill/decode pools are simulated. Make the pools mixed."
+            )
+        if pool.coupling != "independent":
+            raise NotModelledError(
+                f"pool {pool.name!r} is coupled by {pool.coupling!r}, must be 'independent' until barriers are simulated. "
+                "Simulate its workers as independent replicas."
+            )
+    replicas = [pool.replica for pool in fleet.pools for _ in range(pool.replicas)]
+    pools = np.repeat(np.arange(len(fleet.pools)), [pool.replicas for pool in fleet.pools])
+    return replicas, pools
+
+
+def check_servable(fleet: Fleet, router: Router, workload: Workload, blocks: Iterable[Requests]) -> None:
+    """Raise an `UnservableError` naming the first request that some replica it may join can never serve.
+
+    Parameters
+    ----------
+    blocks : iterable of Requests
+        The requests of the run; not drawn if even the longest of the workload fits everywhere.
+    """
+    longest = max(
+        item.lengths.max_prompt_tokens + (item.max_output_tokens or item.lengths.max_output_tokens)
+        for item in workload.classes
+    )
+    if longest <= min(pool.replica.usable_kv_tokens for pool in fleet.pools):
+        return
+    first = 0
+    for block in blocks:
+        _check_block(fleet, router, block, first=first, classes=len(workload.classes))
+        first += len(block)
+
+
+def _check_block(fleet: Fleet, router: Router, block: Requests, *, first: int, classes: int) -> None:
+    shares = router.shares(fleet, classes)
+    offsets = np.cumsum([0, *(pool.replicas for pool in fleet.pools)])
+    for index, pool in enumerate(fleet.pools):
+        limits = limits_of(pool.replica)
+        tokens = _largest_footprint(limits, block)
+        too_long = tokens > limits.capacity_blocks * limits.block_size
+        if shares.shape[1]:
+            edges = np.concatenate((np.zeros((classes, 1)), shares), axis=1)
+            takes = edges[:, offsets[index + 1]] > edges[:, offsets[index]]
+            too_long &= takes[block.request_class]
+        if too_long.any():
+            row = int(np.argmax(too_long))
+            what = "prompt and output limit" if limits.admission == RESERVE else "prompt and output but the last token"
+            raise UnservableError(
+                f"request {first + row} needs {tokens[row]} KV tokens ({what}), must fit the "
+                f"{limits.capacity_blocks * limits.block_size} of a replica of pool {pool.name!r}. "
+                "Drop or shorten it, route it elsewhere or enlarge the KV cache."
+            )
+
+
+def _largest_footprint(limits: Limits, block: Requests) -> IntArray:
+    # The last generated token's KV is never stored, but a reservation does not count on that.
+    if limits.admission == RESERVE:
+        return block.prompt_tokens + block.max_output_tokens
+    return block.prompt_tokens + block.output_tokens - 1

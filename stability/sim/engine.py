@@ -1,0 +1,192 @@
+"""`simulate`: checks, the run, and its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import InputError, check_choice, check_integer, check_number
+from ..model.arrivals import Replay
+from ..model.fleet import Fleet
+from ..model.requests import draw_blocks
+from ..model.streams import RandomState, Stream, generator, seed_sequence
+from ..model.workload import Workload
+from ..policies.routers import Router, router_of
+from .domain import check_servable, limits_of, replicas_of
+from .result import SimulationResult
+
+KEEP_MOST = 100_000_000
+"""Requests whose records fill about six gigabytes."""
+
+
+def simulate(
+    fleet: Fleet,
+    workload: Workload,
+    *,
+    requests: int | None = None,
+    horizon_s: float | None = None,
+    router: str | Router = "join_shortest_kv",
+    rng: RandomState = None,
+    saturated: bool = False,
+    concurrency: int | None = None,
+    record_steps: bool = False,
+    keep: str = "requests",
+    warmup: float = 0.1,
+    resolution_s: float | None = None,
+    progress: bool = False,
+) -> SimulationResult:
+    """Simulate continuous batching token by token.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Independent pools of mixed replicas.
+    workload : Workload
+        A replay is simulated as it is; other workloads are drawn.
+    requests : int >= 1, optional
+        Stop arrivals after this many; the run then serves all of them.
+    horizon_s : float > 0, optional
+        No request arrives and no step starts at or after this time. With `requests`: whichever comes first.
+    router : str or Router
+        "round_robin", "random", "join_shortest_queue", "join_shortest_kv", "power_of_two", "weighted_split" or an object.
+    rng : int, SeedSequence, Generator or None
+        Seed; runs with one seed see the same requests whatever the fleet and the router.
+    saturated : bool
+        All requests wait at time 0: measures capacity.
+    concurrency : int >= 1, optional
+        Closed loop: this many requests in the system, each replaced when it completes.
+    record_steps : bool
+        Keep every step in `result.steps`.
+    keep : {"requests", "summary"}
+        Whether to keep every request; a summary needs constant memory.
+    warmup : float in [0, 1)
+        Share of the requests (or of the horizon) left out of means and quantiles.
+    resolution_s : float > 0, optional
+        Sample the state at its multiples into `result.series`, s.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    SimulationResult
+        Marked incomplete if interrupted from the keyboard.
+
+    Raises
+    ------
+    InputError
+        If an argument breaks its rule.
+    UnservableError
+        If a request can never fit a replica it may join.
+    NotModelledError
+        If the fleet asks for what is not simulated yet.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=1000))
+    >>> trace = st.Workload.from_requests([0.0, 0.0], [100, 50], [3, 1])
+    >>> result = simulate(fleet, trace)
+    >>> result.requests.finish_s.round(3).tolist()
+    [0.03, 0.01]
+    """
+    if requests is not None:
+        requests = check_integer("requests", requests, at_least=1)
+    if horizon_s is not None:
+        horizon_s = check_number("horizon_s", horizon_s, above=0)
+    if concurrency is not None:
+        concurrency = check_integer("concurrency", concurrency, at_least=1)
+        if saturated:
+            raise InputError("saturated and concurrency are both given, must be one of them. Drop one.")
+    check_choice("keep", keep, ("requests", "summary"))
+    share = check_number("warmup", warmup, at_least=0, below=1)
+    if resolution_s is not None:
+        resolution_s = check_number("resolution_s", resolution_s, above=0)
+    replicas, pools = replicas_of(fleet)
+    for pool in fleet.pools:
+        limits_of(pool.replica)
+    policy = router_of(router, fleet)
+    shares = policy.shares(fleet, len(workload.classes))
+    root = seed_sequence(rng)
+    timed = not saturated and concurrency is None
+    until_s = horizon_s if timed else None
+    blocks = draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root)
+    expected = _expected_requests(workload, requests, until_s)
+    if keep == "requests" and expected > KEEP_MOST and math.isfinite(expected):
+        raise InputError(
+            f"requests = {expected:.0f} to be kept one by one, must be <= {KEEP_MOST}. Use keep='summary'."
+        )
+    if not timed:
+        if math.isinf(expected):
+            raise InputError("requests is missing, must be given in a saturated or closed-loop run. Say how many.")
+        blocks = (replace(block, arrival_s=np.zeros(len(block))) for block in blocks)
+
+    # One seed draws the same requests twice, so they can all be checked first.
+    check_servable(fleet, policy, workload, draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root))
+
+    from .run import Run
+
+    with _bar(progress, expected) as report:
+        run = Run(
+            replicas=replicas,
+            router=policy,
+            shares=shares,
+            uniforms=generator(root, Stream.ROUTING),
+            concurrency=concurrency or 0,
+            horizon_s=math.inf if horizon_s is None else horizon_s,
+            expected=expected,
+            warmup=share,
+            keep_requests=keep == "requests",
+            record_steps=record_steps,
+            resolution_s=resolution_s,
+            report=report,
+        )
+        complete = True
+        try:
+            if concurrency is None:
+                run.open_loop(blocks)
+            else:
+                run.closed_loop(blocks)
+        except KeyboardInterrupt:
+            complete = False
+            run.count_arrived()
+    from .summary import summarise
+
+    mode = "saturated" if saturated else "closed loop" if concurrency is not None else "open loop"
+    return summarise(
+        run,
+        pools=pools,
+        mode=mode,
+        router=type(policy).__name__,
+        root=root,
+        complete=complete,
+        class_names=tuple(item.name for item in workload.classes),
+    )
+
+
+def _expected_requests(workload: Workload, requests: int | None, horizon_s: float | None) -> float:
+    """Requests the run will see, infinite if only time limits it."""
+    if requests is not None:
+        return requests
+    if isinstance(workload.arrivals, Replay) and horizon_s is None:
+        return len(workload.arrivals.arrival_s)
+    return math.inf
+
+
+@contextmanager
+def _bar(wanted: bool, total: float) -> Iterator[Callable[[int], None]]:
+    if not wanted:
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=None if math.isinf(total) else int(total), unit="req", unit_scale=True) as bar:
+
+        def report(completed: int) -> None:
+            bar.update(completed - bar.n)
+
+        yield report

@@ -1,0 +1,147 @@
+"""The order of events: completions, then arrivals, then step starts at any instant; each replica as lazily as its router allows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..._types import FloatArray
+from ._jit import kernel
+from .residency import blocks
+from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
+from .span import decode_span
+from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
+from .step import begin_step, finish_step
+from .waiting import push_back
+
+
+@kernel
+def advance(machine: Machine, r: int, until_s: float) -> bool:
+    """Finish the steps that end by `until_s` and begin those that start before it; False if the caller must make room."""
+    s = machine.replicas[r]
+    logged = len(machine.log.start_s) > 0
+    sampled = len(machine.log.samples) > 0
+    while True:
+        if s.in_step:
+            if machine.due_s[r] > until_s:
+                return True
+            if sampled and machine.due_s[r] > len(machine.log.samples) * machine.log.resolution_s:
+                return False
+            finish_step(machine, r)
+        else:
+            if not machine.due_s[r] < until_s:
+                return True
+            if machine.registers[STEPS_LEFT] <= 0:
+                return False
+            if s.partial == NONE and s.decoding > 0 and (s.head == NONE or s.blocked) and not (logged or sampled):
+                decode_span(machine, r, until_s)
+                if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
+                    continue
+            machine.registers[STEPS_LEFT] -= 1
+            begin_step(machine, r)
+
+
+@kernel
+def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) -> None:
+    """Row `i` of `arrivals` joins replica `r`."""
+    s = machine.replicas[r]
+    place = machine.registers[FREE]
+    request = machine.pool[place]
+    machine.registers[FREE] = request.next
+    request.index = arrivals.first + i
+    request.arrival_s = now_s
+    request.admitted_s = np.nan
+    request.first_token_s = np.nan
+    request.prompt_tokens = arrivals.prompt_tokens[i]
+    request.output_tokens = arrivals.output_tokens[i]
+    request.reserve_blocks = blocks(s, arrivals.prompt_tokens[i] + arrivals.max_output_tokens[i])
+    request.generated = 0
+    request.preemptions = 0
+    push_back(machine, s, place, now_s)
+    machine.requests[r] += 1
+    machine.tokens[r] += request.prompt_tokens
+    if s.in_step == 0 and machine.due_s[r] == np.inf:
+        machine.due_s[r] = now_s
+    if len(machine.outcome.replica):
+        machine.outcome.replica[request.index] = r
+    if len(machine.outcome.arrival_s):
+        machine.outcome.arrival_s[request.index] = now_s
+
+
+@kernel
+def run_open(machine: Machine, arrivals: Arrivals, router: int, shares: FloatArray, begin: int) -> int:
+    """Let the rows of `arrivals` from `begin` arrive; return the first row that has not, for want of room in a log."""
+    count = len(machine.due_s)
+    for i in range(begin, len(arrivals.arrival_s)):
+        now_s = arrivals.arrival_s[i]
+        row = shares[arrivals.request_class[i]]
+        r = static_choice(router, count, arrivals.first + i, arrivals.uniforms[i], row)
+        if r != NONE:
+            if not advance(machine, r, now_s):
+                return i
+        elif router == POWER_OF_TWO:
+            low, high = two_candidates(count, arrivals.uniforms[i])
+            if not (advance(machine, low, now_s) and advance(machine, high, now_s)):
+                return i
+            r = high if machine.requests[high] < machine.requests[low] else low
+        else:
+            if not advance_all(machine, now_s):
+                return i
+            r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+        enqueue(machine, r, arrivals, i, now_s)
+    return len(arrivals.arrival_s)
+
+
+@kernel
+def advance_all(machine: Machine, until_s: float) -> bool:
+    """`advance` for every replica that has something due."""
+    for r in range(len(machine.due_s)):
+        if machine.due_s[r] <= until_s and machine.due_s[r] < np.inf and not advance(machine, r, until_s):
+            return False
+    return True
+
+
+@kernel
+def run_closed(
+    machine: Machine, arrivals: Arrivals, router: int, shares: FloatArray, begin: int, horizon_s: float
+) -> int:
+    """Let the rows of `arrivals` from `begin` replace completed requests; return the first row that has not arrived."""
+    count = len(machine.due_s)
+    registers = machine.registers
+    i = begin
+    while True:
+        while registers[OWED] > 0:
+            if i == len(arrivals.arrival_s):
+                return i
+            row = shares[arrivals.request_class[i]]
+            r = static_choice(router, count, arrivals.first + i, arrivals.uniforms[i], row)
+            if r == NONE and router == POWER_OF_TWO:
+                low, high = two_candidates(count, arrivals.uniforms[i])
+                r = high if machine.requests[high] < machine.requests[low] else low
+            elif r == NONE:
+                r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+            enqueue(machine, r, arrivals, i, machine.now_s[0])
+            registers[OWED] -= 1
+            i += 1
+        now_s = machine.due_s[least(machine.due_s)]
+        sampled = len(machine.log.samples) > 0
+        if not now_s < horizon_s or registers[STEPS_LEFT] < count:
+            return i
+        if sampled and now_s > len(machine.log.samples) * machine.log.resolution_s:
+            return i
+        machine.now_s[0] = now_s
+        for r in range(count):
+            if machine.due_s[r] == now_s and machine.replicas[r].in_step:
+                registers[OWED] += finish_step(machine, r)
+        if registers[OWED] == 0:
+            for r in range(count):
+                if machine.due_s[r] == now_s and machine.replicas[r].in_step == 0:
+                    registers[STEPS_LEFT] -= 1
+                    begin_step(machine, r)
+
+
+@kernel
+def finish_all(machine: Machine) -> None:
+    """Finish every step under way."""
+    for r in range(len(machine.due_s)):
+        if machine.replicas[r].in_step:
+            finish_step(machine, r)

@@ -1,0 +1,1 @@
+"""Theory against simulation, published measurements, real runs and other programs: `python -m validation`."""

@@ -1,0 +1,3 @@
+"""Every module that registers a claim."""
+
+from . import matrix  # noqa: F401
