@@ -42,7 +42,7 @@ class Engine:
     block_size : int >= 1
         Tokens per KV block.
     prefix_caching : bool
-        Whether KV blocks of finished or evicted requests can be found again.
+        Whether an evicted request may find its KV blocks again (requests share no prefix).
     scheduler : Scheduler, optional
         A published or user-written scheduling policy in place of first-come-first-served.
 

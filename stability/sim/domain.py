@@ -35,6 +35,8 @@ class Limits:
         Batch slots and token budget.
     admission : int
         Code of the admission rule.
+    prefix_caching : bool
+        Whether an evicted request may find its blocks again.
     """
 
     block_size: int
@@ -43,6 +45,7 @@ class Limits:
     max_seqs: int
     max_tokens: int
     admission: int
+    prefix_caching: bool
 
 
 def limits_of(replica: Replica) -> Limits:
@@ -59,10 +62,6 @@ def limits_of(replica: Replica) -> Limits:
         raise NotModelledError(
             f"scheduler = {scheduler!r} has no simulation yet, must be Fcfs. Use one of its admission rules."
         )
-    if engine.prefix_caching:
-        raise NotModelledError(
-            "prefix_caching = True has no simulation yet, must be False. Switch it off or lower cached prompts by hand."
-        )
     capacity = replica.capacity_blocks
     return Limits(
         block_size=engine.block_size,
@@ -71,6 +70,7 @@ def limits_of(replica: Replica) -> Limits:
         max_seqs=engine.max_num_seqs,
         max_tokens=engine.max_num_batched_tokens,
         admission=ADMISSIONS.index(scheduler.admission),
+        prefix_caching=engine.prefix_caching,
     )
 
 

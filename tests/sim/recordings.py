@@ -30,10 +30,10 @@ class Recording:
 
 
 def names() -> list[str]:
-    """Cases without prefix caching; empty where the data are absent."""
+    """All cases; empty where the data are absent."""
     if not FOLDER.exists():
         return []
-    return [c["name"] for c in json.loads((FOLDER / "configs.json").read_text()) if not c["enable_prefix_caching"]]
+    return [c["name"] for c in json.loads((FOLDER / "configs.json").read_text())]
 
 
 def load(name: str) -> Recording:
@@ -44,6 +44,7 @@ def load(name: str) -> Recording:
         admission="prompt_gate" if config["scheduler_reserve_full_isl"] else "chunk_gate",
         watermark=config["watermark"],
         block_size=config["block_size"],
+        prefix_caching=config["enable_prefix_caching"],
     )
     replica = Replica(
         iteration=IterationTime(base_s=1.0),

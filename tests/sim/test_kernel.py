@@ -52,18 +52,20 @@ def test_kernel_laws_are_the_laws(law: IterationLaw) -> None:
 
 
 engines = st.builds(
-    lambda seqs, extra, admission, watermark, block: Engine(
+    lambda seqs, extra, admission, watermark, block, caching: Engine(
         max_num_seqs=seqs,
         max_num_batched_tokens=seqs + extra,
         admission=admission,
         watermark=watermark,
         block_size=block,
+        prefix_caching=caching,
     ),
     seqs=st.integers(1, 12),
     extra=st.integers(0, 40),
     admission=st.sampled_from(ADMISSIONS),
     watermark=st.sampled_from((0.0, 0.0, 0.05, 0.2)),
     block=st.sampled_from((1, 2, 3, 4, 16)),
+    caching=st.booleans(),
 )
 
 
@@ -164,6 +166,7 @@ def long_runs(draw: st.DrawFn) -> tuple[Fleet, Workload]:
         max_num_batched_tokens=64,
         admission=draw(st.sampled_from(ADMISSIONS)),
         block_size=draw(st.sampled_from((1, 3, 16))),
+        prefix_caching=draw(st.booleans()),
     )
     longest = max(s + o for s, o in zip(prompt, output, strict=True)) + engine.block_size
     law = draw(st.sampled_from([item for item in LAWS if item != IterationTime(base_s=1.0)]))

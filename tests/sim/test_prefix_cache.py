@@ -1,44 +1,33 @@
-"""Prefix caching: the recorded run of vLLM's scheduler, and the order of the free-block queue by hand."""
+"""Prefix caching: the order of the free-block queue by hand, and runs in which nothing can be found.
+
+The recorded run is in `test_vllm_parity`, oracle against kernel in `test_kernel`.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from stability.sim.domain import limits_of
 from stability.sim.reference import run_reference
-from stability.sim.reference.prefix_cache import FreeBlocks, run_prefix_cache
+from stability.sim.reference.prefix_cache import FreeBlocks
 
-from .recordings import FOLDER, STEP_COLUMNS, load, names
-
-recorded = pytest.mark.skipif(not FOLDER.exists(), reason="../shared/data/vllm_scheduler is absent")
-
-
-@recorded
-def test_reference_decides_as_vllm() -> None:
-    """Step by step and request by request."""
-    recording = load("g_prefix_cache")
-    requests, steps = run_prefix_cache(limits_of(recording.replica), recording.replica.iteration, recording.requests)
-    np.testing.assert_array_equal([s.start_s for s in steps], recording.steps["step"])
-    for column in STEP_COLUMNS:
-        np.testing.assert_array_equal([getattr(s, column) for s in steps], recording.steps[column], err_msg=column)
-    # A token leaves at the end of its step, one second after the step's number.
-    np.testing.assert_array_equal([r.first_token_s - 1 for r in requests], recording.outcomes["first_token_step"])
-    np.testing.assert_array_equal([r.finish_s - 1 for r in requests], recording.outcomes["finish_step"])
-    np.testing.assert_array_equal([r.preemptions for r in requests], recording.outcomes["preemptions"])
+from .recordings import load, names
 
 
 @pytest.mark.parametrize("name", names())
 def test_without_evictions_there_is_nothing_to_find(name: str) -> None:
     """Up to its first eviction, or to its end, a run is the one without a cache."""
     recording = load(name)
-    law = recording.replica.iteration
-    _, steps = run_prefix_cache(limits_of(recording.replica), law, recording.requests)
-    plain = [step for _, step in run_reference([(limits_of(recording.replica), law)], recording.requests).steps]
+    limits, law = limits_of(recording.replica), recording.replica.iteration
+    cached, plain = (
+        [step for _, step in run_reference([(replace(limits, prefix_caching=c), law)], recording.requests).steps]
+        for c in (True, False)
+    )
     first = next((i for i, step in enumerate(plain) if step.preempted), len(plain))
-    assert steps[: first + 1] == plain[: first + 1]
+    assert cached[: first + 1] == plain[: first + 1]
 
 
 def queue(blocks: int) -> FreeBlocks:

@@ -301,10 +301,9 @@ def test_bad_input() -> None:
 
 def test_not_modelled_yet() -> None:
     workload = st.Workload.poisson(1.0, LENGTHS)
-    caching = st.Replica(iteration=LAW, kv_capacity_tokens=1200, engine=st.Engine(prefix_caching=True))
     split = [st.Pool("prefill", REPLICA, role="prefill"), st.Pool("decode", REPLICA, role="decode")]
     barrier = [st.Pool("workers", REPLICA, 2, coupling=st.Barrier(2))]
-    for fleet in (st.Fleet.of(caching), st.Fleet(split), st.Fleet(barrier)):
+    for fleet in (st.Fleet(split), st.Fleet(barrier)):
         with pytest.raises(NotModelledError):
             simulate(fleet, workload, requests=3)
 

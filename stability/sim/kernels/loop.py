@@ -56,6 +56,7 @@ def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) 
     request.reserve_blocks = blocks(s, arrivals.prompt_tokens[i] + arrivals.max_output_tokens[i])
     request.generated = 0
     request.preemptions = 0
+    request.kept_blocks = 0
     push_back(machine, s, place, now_s)
     machine.requests[r] += 1
     machine.tokens[r] += request.prompt_tokens

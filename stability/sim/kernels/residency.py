@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._jit import kernel
+from .prefix_cache import give_evicted, give_finished
 from .state import FREE, GROUP_SHIFT, NONE, Machine
 from .waiting import push_front
 
@@ -100,8 +101,8 @@ def evict_newest(machine: Machine, s: Any, now_s: float) -> int:
         opens = 1 if request.phase == s.residue else 0
         s.decoding -= 1
         s.context -= tokens
-    s.free_blocks += blocks(s, tokens)
     remove(machine, s, place)
+    give_evicted(machine, s, place, tokens, blocks(s, tokens))
     request.preemptions += 1
     s.preemptions += 1
     push_front(machine, s, place, now_s)
@@ -118,7 +119,7 @@ def complete(machine: Machine, r: int, place: int, now_s: float) -> None:
     s.decoding -= 1
     s.context -= tokens
     machine.phases[s.phase_start + request.phase] -= 1
-    s.free_blocks += blocks(s, tokens)
+    give_finished(s, tokens, blocks(s, tokens))
     remove(machine, s, place)
     s.completed += 1
     s.itl_area += now_s - request.first_token_s

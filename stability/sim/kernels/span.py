@@ -12,6 +12,7 @@ from typing import Any
 
 from ._jit import kernel
 from .laws import TABLE, decode_base, decode_slope, step_time
+from .prefix_cache import take
 from .state import GROUP, GROUP_SHIFT, NONE, STEPS_LEFT, Machine
 
 WORTHWHILE = 32
@@ -61,7 +62,8 @@ def _walk(machine: Machine, r: int, s: Any, base_s: float, slope_s: float, until
         steps_left -= 1
     steps = iteration - first
     if steps > 0:
-        s.context, s.free_blocks, s.iteration, s.residue = context, free, iteration, residue
+        take(machine, s, s.free_blocks - free)
+        s.context, s.iteration, s.residue = context, iteration, residue
         s.blocks_area = blocks_area
         _account(machine, r, s, steps, busy_s - s.busy_s, now_s)
 
@@ -78,7 +80,7 @@ def _walk_table(machine: Machine, r: int, s: Any, until_s: float) -> None:
         if opening > s.free_blocks or now_s > until_s:
             return
         s.context = kv_tokens
-        s.free_blocks -= opening
+        take(machine, s, opening)
         s.blocks_area += step_s * (s.capacity_blocks - s.free_blocks)
         s.iteration += 1
         s.residue = s.residue - 1 if s.residue > 0 else s.block_size - 1
@@ -134,7 +136,7 @@ def _jump(machine: Machine, r: int, s: Any, base_s: float, slope_s: float, cycle
     ones, squares = 0.5 * c * (c - 1), c * (c - 1) * (2 * c - 1) / 6
     before = (first_s + growth_s / 2) * (c * moment_1 + b * ones * decodes)
     before += growth_s / 2 * (c * moment_2 + 2 * b * ones * moment_1 + b * b * squares * decodes)
-    s.free_blocks -= c * decodes
+    take(machine, s, c * decodes)
     s.blocks_area += span_s * (s.capacity_blocks - s.free_blocks) - before
     s.context += steps * decodes
     s.iteration += steps

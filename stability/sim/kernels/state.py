@@ -30,6 +30,7 @@ REPLICA = np.dtype(
         ("max_seqs", "i8"),
         ("max_tokens", "i8"),
         ("admission", "i8"),
+        ("prefix_caching", "i8"),
         ("law_kind", "i8"),
         ("law_start", "i8"),
         ("phase_start", "i8"),
@@ -43,6 +44,11 @@ REPLICA = np.dtype(
         ("decoding", "i8"),
         ("context", "i8"),  # KV tokens of the decoding requests
         ("free_blocks", "i8"),
+        # with prefix caching: free blocks that hold no full block, and full ones freed after all of the chain
+        ("empty_blocks", "i8"),
+        ("stale_blocks", "i8"),
+        ("first_kept", "i8"),  # the chain of evicted requests that would find blocks again
+        ("last_kept", "i8"),
         ("reserved_blocks", "i8"),
         ("oldest", "i8"),
         ("newest", "i8"),
@@ -98,6 +104,8 @@ REQUEST = np.dtype(
         ("newer", "i4"),
         ("older", "i4"),
         ("next", "i4"),  # in the queue, in a bucket or in the list of free places
+        ("kept_blocks", "i4"),  # of an evicted request: blocks it would find again
+        ("stale_blocks", "i4"),  # and those nobody asks for that are lost before them
     ],
     align=True,
 )
@@ -222,7 +230,15 @@ def build(servers: Sequence[tuple[Limits, IterationLaw]], *, log: Log, outcome: 
     law_start = phase_start = 0
     for r, (limits, law) in enumerate(servers):
         s = replicas[r]
-        for name in ("block_size", "capacity_blocks", "watermark_blocks", "max_seqs", "max_tokens", "admission"):
+        for name in (
+            "block_size",
+            "capacity_blocks",
+            "watermark_blocks",
+            "max_seqs",
+            "max_tokens",
+            "admission",
+            "prefix_caching",
+        ):
             s[name] = getattr(limits, name)
         size = limits.block_size
         s.block_shift = size.bit_length() - 1 if size & (size - 1) == 0 else -1
@@ -235,8 +251,8 @@ def build(servers: Sequence[tuple[Limits, IterationLaw]], *, log: Log, outcome: 
         s.law_kind, s.law_start = encoded[key]
         s.phase_start = phase_start
         phase_start += limits.block_size
-    replicas.free_blocks[:] = replicas.capacity_blocks
-    for name in ("oldest", "newest", "partial", "head", "tail"):
+    replicas.free_blocks[:] = replicas.empty_blocks[:] = replicas.capacity_blocks
+    for name in ("oldest", "newest", "partial", "head", "tail", "first_kept", "last_kept"):
         replicas[name] = NONE
     replicas.blocked_s[:] = replicas.emptied_s[:] = math.nan
     return Machine(

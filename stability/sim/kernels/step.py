@@ -9,6 +9,7 @@ import numpy as np
 from ..domain import CHUNK_GATE, RESERVE
 from ._jit import kernel
 from .laws import step_time
+from .prefix_cache import take, take_back
 from .residency import append, blocks, complete, evict_newest, start_decoding
 from .state import GROUP_SHIFT, LOGGED, NONE, Machine
 from .waiting import pop_front
@@ -26,9 +27,11 @@ def begin_step(machine: Machine, r: int) -> None:
     preempted = 0
     opening = machine.phases[s.phase_start + s.residue]
     while opening > s.free_blocks:
+        opening -= s.free_blocks
+        take(machine, s, s.free_blocks)
         opening -= evict_newest(machine, s, start_s)
         preempted += 1
-    s.free_blocks -= opening
+    take(machine, s, opening)
     decodes = s.decoding
     budget = s.max_tokens - decodes
     scheduled = decodes
@@ -46,7 +49,7 @@ def begin_step(machine: Machine, r: int) -> None:
             evict_newest(machine, s, start_s)
             preempted += 1
         else:
-            s.free_blocks -= needed
+            take(machine, s, needed)
             request.computed += chunk
             prompt += chunk
             prompt_context += chunk * (done + chunk / 2)
@@ -61,23 +64,26 @@ def begin_step(machine: Machine, r: int) -> None:
         while s.head != NONE and budget > 0 and s.running < s.max_seqs:
             request = pool[s.head]
             known = request.prompt_tokens + request.generated
-            chunk = min(known, budget)
-            if not _fits(s, request, known, chunk):
+            kept = request.kept_blocks
+            found = kept * s.block_size
+            chunk = min(known - found, budget)
+            if not _fits(s, request, known, found + chunk):
                 break
             place = pop_front(machine, s, start_s)
+            take_back(machine, s, place)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
                 request.admitted_s = start_s
             if caught_up == NONE:
                 caught_up = place
-            s.free_blocks -= blocks(s, chunk)
+            take(machine, s, blocks(s, found + chunk) - kept)
             prompt += chunk
-            prompt_context += chunk * (chunk / 2)
+            prompt_context += chunk * (found + chunk / 2)
             budget -= chunk
             scheduled += 1
-            if chunk < known:
+            if found + chunk < known:
                 s.partial = place
-                request.computed = chunk
+                request.computed = found + chunk
         s.blocked = 1 if s.head != NONE and prompt == 0 else 0
         if s.head == NONE:
             if np.isnan(s.emptied_s):

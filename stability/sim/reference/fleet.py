@@ -22,6 +22,7 @@ from ...policies.routers import (
     WeightedSplit,
 )
 from ..domain import Limits
+from .prefix_cache import PrefixCacheReplica
 from .replica import ReferenceReplica, ReferenceRequest, Step
 
 
@@ -60,7 +61,10 @@ def run_reference(
     concurrency : int, optional
         Closed loop: this many requests at time 0, and a new one at every completion.
     """
-    servers = [ReferenceReplica(limits=limits, law=law) for limits, law in replicas]
+    servers = [
+        (PrefixCacheReplica if limits.prefix_caching else ReferenceReplica)(limits=limits, law=law)
+        for limits, law in replicas
+    ]
     jobs = [
         ReferenceRequest(
             index=i,

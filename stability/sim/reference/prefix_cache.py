@@ -15,10 +15,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from ...model.iteration import IterationLaw
-from ...model.requests import Requests
-from ..domain import Limits
-from .replica import ReferenceReplica, ReferenceRequest, Step
+from .replica import ReferenceReplica, ReferenceRequest
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -139,34 +136,3 @@ class PrefixCacheReplica(ReferenceReplica):
         while (request.index, place) in self.free.holder:
             place += 1
         return place * self.limits.block_size
-
-
-def run_prefix_cache(
-    limits: Limits, law: IterationLaw, requests: Requests
-) -> tuple[list[ReferenceRequest], list[Step]]:
-    """Simulate one replica with prefix caching to the end; return the requests in order of arrival, and every step."""
-    server = PrefixCacheReplica(limits=limits, law=law)
-    jobs = [
-        ReferenceRequest(
-            index=i,
-            arrival_s=float(requests.arrival_s[i]),
-            prompt_tokens=int(requests.prompt_tokens[i]),
-            output_tokens=int(requests.output_tokens[i]),
-            max_output_tokens=int(requests.max_output_tokens[i]),
-        )
-        for i in range(len(requests))
-    ]
-    steps: list[Step] = []
-    for job in [*jobs, None]:
-        until_s = math.inf if job is None else job.arrival_s
-        while True:
-            if server.step:
-                if server.step.end_s > until_s:
-                    break
-                server.finish_step()
-            if not server.next_start_s < until_s:
-                break
-            steps.append(server.begin_step())
-        if job is not None:
-            server.enqueue(job, job.arrival_s)
-    return jobs, steps
