@@ -18,7 +18,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
 from . import conditions
-from .conditions import BOTTLENECKS, Resource
+from .conditions import BOTTLENECKS
 from .moments import tail_probability
 from .operating import OperatingPoint, law_operating_point, operating_point
 from .report import PoolReport, StabilityReport
@@ -225,8 +225,6 @@ def _pool_reports(
     for i, pool in enumerate(pools):
         verdict, reason = _judge(pool, table["rate"][i], table["stable"][i], table["unstable"][i], solved.doubts[i])
         memory, slots, budget = load_table[i]
-        policy = scheduler_of(pool.replica.engine)
-        evicting = isinstance(policy, Fcfs) and policy.evicts and solved.shares[i].argmax() == Resource.KV_MEMORY
         proved = solved.proved[i]
         reports.append(
             PoolReport(
@@ -248,7 +246,7 @@ def _pool_reports(
                 itl_s=table["itl"][i],
                 kv_occupancy=table["occupancy"][i],
                 running_mean=table["running"][i],
-                evictions_per_request=None if evicting else 0.0,
+                evictions_per_request=float(solved.evictions_per_request[i]),
             )
         )
     return reports
@@ -266,16 +264,9 @@ def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, 
     if doubt:
         return Verdict.UNDETERMINED, f"pool {pool.name!r}: {doubt}"
     return Verdict.UNDETERMINED, (
-        f"pool {pool.name!r} gets {rate:.4g}/s, between {stable_below:.4g}/s, below which {_floor_name(pool)}, "
-        f"and {unstable_above:.4g}/s, above which nothing is"
+        f"pool {pool.name!r} gets {rate:.4g}/s, between {stable_below:.4g}/s, below which stability is proved or "
+        f"validated, and {unstable_above:.4g}/s, above which it is ruled out"
     )
-
-
-def _floor_name(pool: Pool) -> str:
-    policy = scheduler_of(pool.replica.engine)
-    if isinstance(policy, Fcfs) and policy.evicts:
-        return "it is stable even when it reserves instead of evicting"
-    return "stability is proved or validated"
 
 
 def _fleet_report(

@@ -36,7 +36,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import BoolArray, ComplexArray, FloatArray, IntArray
 from ..model.lengths import AtomPart, Lengths, ProductPart
 from .conditions import work_s
 from .lattice import SIZE, Walk, lattice_law
@@ -44,6 +44,15 @@ from .moments import Demand
 
 POINTS = 32
 """Lattice points per 1/theta."""
+
+STEPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512])
+"""Growths per iteration, in lattice points, at which the discretisation is tabulated."""
+
+NEAR = 1.1
+"""Memory row over the next one up to which memory counts as binding: fluctuations fill it now and then."""
+
+MANY_RUNNING = 0.2
+"""1/(theta E[s]) over the running count up to which older requests last as long as an excursion."""
 
 ROUNDS = 30
 """Fixed-point rounds for the completions per iteration; each gains about a digit."""
@@ -94,8 +103,8 @@ class Surplus:
 @lru_cache(maxsize=256)
 def surplus(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> Surplus:
     """The walk of completions and growth for requests drawn from `laws` with probabilities `shares`."""
-    o1, s1, s2 = (_moment(laws, shares, *orders) for orders in ((0, 1), (1, 0), (2, 0)))
-    theta = _root(laws, shares, o1)
+    s1, o1, s2, so, o2 = (_moment(laws, shares, *orders) for orders in ((1, 0), (0, 1), (2, 0), (1, 1), (0, 2)))
+    theta = _root(laws, shares, (s1, o1, s2 + 2 * so + o2))
     transforms = [_transform(laws, shares, theta, order) for order in (0, 1, 2)]
     prompts = _transform(laws, shares, theta, 0, prompt_only=True)
     return Surplus(
@@ -128,26 +137,37 @@ def lundberg_exponent(lengths: Lengths) -> float:
     return surplus((lengths,), (1.0,)).exponent
 
 
-@lru_cache(maxsize=1024)
-def discretisation(walk: Surplus, laws: tuple[Lengths, ...], shares: tuple[float, ...], per_iteration: float) -> float:
-    """C(y): the constant of P(max of the walk > x) ~ C exp(-theta x) when it is watched once per iteration.
+@dataclass(frozen=True, slots=True, eq=False)
+class Discretisation:
+    """C(y), the constant of P(max of the walk > x) ~ C exp(-theta x) watched once per iteration, on a grid of y."""
 
-    From the Wiener-Hopf factors of one step (growth y E[o] less a compound Poisson sum of y sizes):
-    C = exp(-sum of ascending powers - sum of descending powers at theta)/(theta y psi'(theta)).
+    per_iteration: FloatArray
+    constant: FloatArray
+
+    def at(self, per_iteration: FloatArray) -> FloatArray:
+        """C at y completions per iteration, interpolated; 1 at y = 0."""
+        return np.interp(per_iteration, self.per_iteration, self.constant)
+
+
+@lru_cache(maxsize=64)
+def discretisation(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> Discretisation:
+    """C(y) from the Wiener-Hopf factors of one iteration's step, growth y E[o] less a compound Poisson sum of y sizes.
+
+    C = exp(-sum of ascending powers - sum of descending powers at theta)/(theta y psi'(theta)). The lattice is the same
+    for every y of the grid, whose growth is a whole number of its units.
     """
-    growth = per_iteration * walk.output_mean
-    steps = max(1, math.ceil(POINTS * walk.exponent * growth))
-    unit = growth / steps
-    decay = walk.exponent * unit
+    walk = surplus(laws, shares)
+    unit = 1 / (POINTS * walk.exponent)
+    decay = 1 / POINTS
     tilt = decay / 2
     angle = tilt + 2j * np.pi * np.arange(SIZE) / SIZE
-    sizes = np.zeros(SIZE, dtype=np.complex128)
-    damp = np.exp(-tilt * np.arange(SIZE))
+    damp = np.exp(-tilt * np.arange(SIZE))  # what lies beyond the lattice is damped to nothing
 
-    def fold(values: FloatArray, weights: FloatArray) -> FloatArray:
-        """E z**-value on the circle; what lies beyond the lattice is damped to nothing."""
+    def fold(values: FloatArray, weights: FloatArray) -> ComplexArray:
+        """E z**-value on the circle."""
         return np.asarray(np.fft.fft(lattice_law(values / unit, weights) * damp))
 
+    sizes = np.zeros(SIZE, dtype=np.complex128)
     for lengths, share in zip(laws, shares, strict=True):
         for part in lengths.parts():
             if isinstance(part, ProductPart):
@@ -156,97 +176,110 @@ def discretisation(walk: Surplus, laws: tuple[Lengths, ...], shares: tuple[float
                 sizes += share * part.weight * prompt * output
             else:
                 sizes += share * part.weight * fold(*_totals(part))
-    step = np.exp(steps * angle + per_iteration * (sizes - 1))
-    found = Walk.of(step, tilt)
-    logarithm = -float(found.ascending().sum()) - found.descending(decay)
-    return min(1.0, math.exp(logarithm) / (walk.exponent * per_iteration * walk.slope))
+    grid = STEPS * unit / walk.output_mean
+    found = [1.0]
+    for steps, y in zip(STEPS.tolist(), grid.tolist(), strict=True):
+        step = Walk.of(np.exp(steps * angle + y * (sizes - 1)), tilt)
+        logarithm = -float(step.ascending().sum()) - step.descending(decay)
+        found.append(min(1.0, math.exp(logarithm) / (walk.exponent * y * walk.slope)))
+    return Discretisation(np.concatenate(([0.0], grid)), np.array(found))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evictions:
-    """Eviction at a headroom h and y completions per iteration. **Approximation**.
+    """Eviction at headrooms h and y completions per iteration, arrays of one shape. **Approximation**.
 
     Attributes
     ----------
-    probability : float
-        P(a request is evicted | it was admitted), over all admissions.
-    per_request : float
-        Evictions per completed request (e).
-    generated_tokens : float
+    per_request : ndarray
+        Evictions per completed request (e); P(evict | admitted) is e/(1 + e).
+    generated_tokens : ndarray
         Mean tokens that a victim had generated.
-    free_tokens : float
+    free_tokens : ndarray
         Mean KV left unused.
     """
 
-    probability: float
-    per_request: float
-    generated_tokens: float
-    free_tokens: float
+    per_request: FloatArray
+    generated_tokens: FloatArray
+    free_tokens: FloatArray
+
+    @property
+    def probability(self) -> FloatArray:
+        """P(evict | admitted), over all admissions."""
+        return np.asarray(self.per_request / (1 + self.per_request))
 
 
 def evictions(
-    walk: Surplus, laws: tuple[Lengths, ...], shares: tuple[float, ...], *, headroom: float, per_iteration: float
+    laws: tuple[Lengths, ...],
+    shares: tuple[float, ...],
+    *,
+    headroom: FloatArray,
+    per_iteration: FloatArray,
+    running: FloatArray,
 ) -> Evictions:
     """How often requests are evicted under a prompt gate whose memory is full.
 
     Parameters
     ----------
-    walk : Surplus
-        From `surplus(laws, shares)`.
     laws, shares
         The mix of length laws.
-    headroom : float >= 0
+    headroom : ndarray, >= 0
         KV kept free at admission (h), tokens.
-    per_iteration : float > 0
+    per_iteration : ndarray, > 0
         Completions per iteration (y).
+    running : ndarray
+        Requests resident.
 
     Notes
     -----
     A victim's way back is one ladder height if the headroom is short against the mean height E[s]/(theta E[o]), a far
     level if it is long; in between the two are mixed by exp(-h/height). Under the measure of an eviction Z falls at rate
-    psi'(theta), so a victim has generated (h + E[X | evicted])/(y psi'(theta)) tokens.
+    psi'(theta), so a victim has generated (h + E[X | evicted])/(y psi'(theta)) tokens. With few running no excursion is
+    that long, and Z falls by growth alone, at rate E[o].
     """
-    constant = discretisation(walk, laws, shares, per_iteration)
-    reached = constant**2 * math.exp(-walk.exponent * headroom)
-    height = walk.prompt_mean / (walk.exponent * walk.output_mean)
-    near = math.exp(-headroom / height)
-    first = min(walk.first * reached, 1.0)
-    again = min((near * walk.again + (1 - near) * walk.first) * reached, 1 - 1e-9)
-    per_request = first / (1 - again)
-    generated = (headroom + max(walk.slack_when_evicted, 0.0)) / (per_iteration * walk.slope)
-    deep = math.exp(-walk.exponent * headroom) * walk.age_transform  # P(the walk is below, victims are out)
+    walk = surplus(laws, shares)
+    reach = np.exp(-walk.exponent * headroom)
+    twice = discretisation(laws, shares).at(per_iteration) ** 2
+    near = np.exp(-headroom * walk.exponent * walk.output_mean / walk.prompt_mean)
+    first = np.minimum(walk.first * reach * twice, 1.0)
+    again = np.minimum((near * walk.again + (1 - near) * walk.first) * reach * twice, 0.95)
+    fall = np.where(few_running(laws, shares, running), walk.output_mean, walk.slope)
+    generated = (headroom + max(walk.slack_when_evicted, 0.0)) / (per_iteration * fall)
+    deep = reach * walk.age_transform  # P(the walk is below the level: victims are out)
     free = headroom + walk.age_mean - (1 - deep) / walk.exponent + deep * walk.age_mean
     return Evictions(
-        probability=per_request / (1 + per_request),
-        per_request=per_request,
-        generated_tokens=generated,
-        free_tokens=max(free, 0.0),
+        per_request=first / (1 - again),
+        generated_tokens=np.minimum(generated, walk.output_mean),
+        free_tokens=np.maximum(free, 0.0),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GateCapacity:
-    """Capacity of a replica with a prompt gate, and what eviction costs there. **Approximation**.
+    """Capacity of replicas with a prompt gate, and what eviction costs there. Arrays over replicas. **Approximation**.
 
     Attributes
     ----------
-    capacity_per_s : float
-    per_iteration : float
+    capacity_per_s : ndarray
+    per_iteration : ndarray
         Completions per iteration at capacity.
-    evictions : Evictions or None
-        None where memory does not bind.
+    evictions_per_request : ndarray
+        0 where memory does not bind.
+    evicting : ndarray of bool
+        Whether memory binds.
     """
 
-    capacity_per_s: float
-    per_iteration: float
-    evictions: Evictions | None
+    capacity_per_s: FloatArray
+    per_iteration: FloatArray
+    evictions_per_request: FloatArray
+    evicting: BoolArray
 
 
 def gate_capacity(
     coefficients: FloatArray,
     demand: FloatArray,
     limits: FloatArray,
-    headroom: float,
+    headroom: FloatArray,
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
 ) -> GateCapacity:
@@ -259,61 +292,80 @@ def gate_capacity(
 
     Parameters
     ----------
-    coefficients : (5,) ndarray
-        Affine step-time law (or tangent).
-    demand : (14,) ndarray
+    coefficients : (n, 5) ndarray
+        Affine step-time laws (or tangents).
+    demand : (n, 14) ndarray
         Mean demand of a request.
-    limits : (3,) ndarray
+    limits : (n, 3) ndarray
         KV tokens, slots, token budget.
-    headroom : float >= 0
+    headroom : (n,) ndarray, >= 0
         KV kept free at admission, tokens.
     laws, shares
         The mix of length laws.
     """
-    memory, slots, budget = (float(limit) for limit in limits)
-    volume, iterations, tokens = (float(demand[d]) for d in (Demand.VOLUME, Demand.ITERATIONS, Demand.TOKENS))
-    work = float(work_s(coefficients, demand))
-    free_of_memory = min(slots / iterations, budget / tokens)
-    if (memory - headroom) / volume >= free_of_memory:
-        rate = free_of_memory / (float(coefficients[0]) + free_of_memory * work)
-        return GateCapacity(capacity_per_s=rate, per_iteration=free_of_memory, evictions=None)
-    walk = surplus(laws, shares)
-    y = (memory - headroom) / volume
-    for _ in range(ROUNDS):
-        at = evictions(walk, laws, shares, headroom=headroom, per_iteration=y)
-        prompt, lost = walk.prompt_mean, at.generated_tokens
-        chunks = iterations - float(demand[Demand.DECODE])
-        wasted_volume = (lost + chunks / 2) * prompt + lost * lost / 2
-        e = at.per_request
-        new = min(
-            max(memory - at.free_tokens, volume * 1e-6) / (volume + e * wasted_volume),
-            slots / (iterations + e * (chunks + lost)),
-            budget / (tokens + e * (prompt + lost)),
-        )
-        if abs(new - y) < 1e-6 * y:
-            break
-        y = new
-    wasted = e * (
-        coefficients[1] * (prompt + lost)
-        + coefficients[2] * lost
-        + coefficients[3] * lost * (prompt + lost / 2)
-        + coefficients[4] * (demand[Demand.CONTEXT] + prompt * lost + lost * lost / 2)
+    memory, slots, budget = limits.T
+    volume, iterations, tokens, decodes, context = (
+        demand[:, d] for d in (Demand.VOLUME, Demand.ITERATIONS, Demand.TOKENS, Demand.DECODE, Demand.CONTEXT)
     )
-    rate = 1 / (float(coefficients[0]) / y + work + float(wasted))
-    return GateCapacity(capacity_per_s=rate, per_iteration=y, evictions=at)
+    base, prefill, decode, read, attention = coefficients.T
+    chunks = iterations - decodes
+    others = np.minimum(slots / iterations, budget / tokens)
+    y = np.minimum((memory - headroom) / volume, others)
+    full = (memory - headroom) / volume < NEAR * others
+    if not full.any():
+        plain = 1 / (base / y + work_s(coefficients, demand))
+        none = np.zeros_like(y)
+        return GateCapacity(capacity_per_s=plain, per_iteration=y, evictions_per_request=none, evicting=full)
+    prompt = surplus(laws, shares).prompt_mean
+    for _ in range(ROUNDS):
+        at = evictions(laws, shares, headroom=headroom, per_iteration=y, running=y * iterations)
+        e, lost = np.where(full, at.per_request, 0.0), at.generated_tokens
+        wasted = (lost + chunks / 2) * prompt + lost * lost / 2
+        free = np.where(full, at.free_tokens, headroom)
+        rows = np.stack(
+            [
+                np.maximum(memory - free, 0.1 * memory) / (volume + e * wasted),
+                slots / (iterations + e * (chunks + lost)),
+                budget / (tokens + e * (prompt + lost)),
+            ]
+        )
+        new = rows.min(axis=0)
+        change = np.max(np.abs(new - y) / y)
+        y = np.sqrt(new * y)  # halves the step in the logarithm: long victims feed back on y
+        if change < 1e-7:
+            break
+    work = prefill * (prompt + lost) + decode * lost + read * lost * (prompt + lost / 2)
+    work = work + attention * (context + prompt * lost + lost * lost / 2)
+    return GateCapacity(
+        capacity_per_s=1 / (base / y + work_s(coefficients, demand) + e * work),
+        per_iteration=y,
+        evictions_per_request=e,
+        evicting=full,
+    )
 
 
-def _root(laws: tuple[Lengths, ...], shares: tuple[float, ...], output_mean: float) -> float:
-    """Theta by safeguarded Newton on psi, which is convex, negative before theta and positive after."""
-    low, high = 0.0, 1 / output_mean
-    theta = high
+def few_running(laws: tuple[Lengths, ...], shares: tuple[float, ...], running: FloatArray) -> BoolArray:
+    """Where older requests leave within an excursion of the walk, so that eviction is overstated.
+
+    True where 1/(theta E[s]), the completions of an excursion, exceeds `MANY_RUNNING` of the running count.
+    """
+    walk = surplus(laws, shares)
+    return np.asarray(1 / (walk.exponent * walk.prompt_mean) > MANY_RUNNING * running)
+
+
+def _root(laws: tuple[Lengths, ...], shares: tuple[float, ...], means: tuple[float, float, float]) -> float:
+    """Theta by safeguarded Newton on psi, convex, from 2 E[s]/E[S^2]; `means` are E[s], E[o], E[S^2]."""
+    prompt, output, square = means
+    low, high = 0.0, 1 / output
+    theta = min(2 * prompt / square, high)
     for _ in range(200):
-        value = theta * output_mean - 1 + _transform(laws, shares, theta, 0)
-        slope = output_mean - _transform(laws, shares, theta, 1)
+        value = theta * output - 1 + _transform(laws, shares, theta, 0)
+        slope = output - _transform(laws, shares, theta, 1)
         low, high = (theta, high) if value < 0 else (low, theta)
-        step = theta - value / slope if slope > 0 else 0.0
-        new = step if low < step < high else (low + high) / 2
-        if abs(new - theta) <= 1e-13 * theta:
+        new = theta - value / slope if slope > 0 else math.inf
+        if not low < new < high:
+            new = (low + high) / 2
+        if abs(new - theta) <= 1e-12 * theta:
             return new
         theta = new
     return theta

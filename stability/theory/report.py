@@ -55,8 +55,8 @@ class PoolReport:
         Mean KV in use over capacity.
     running_mean : float
         Mean requests resident per replica.
-    evictions_per_request : float or None
-        None where the policy evicts and no prediction exists.
+    evictions_per_request : float
+        Evictions per request at capacity; fewer below it.
     """
 
     name: str
@@ -77,7 +77,7 @@ class PoolReport:
     itl_s: float
     kv_occupancy: float
     running_mean: float
-    evictions_per_request: float | None
+    evictions_per_request: float
 
     def __repr__(self) -> str:
         return f"PoolReport({self.name!r}, {self.verdict}, load {self.load:.3f}, bottleneck {self.bottleneck})"
@@ -136,7 +136,7 @@ class StabilityReport:
     itl_s: float
     kv_occupancy: float
     running_mean: float
-    evictions_per_request: float | None
+    evictions_per_request: float
     pools: tuple[PoolReport, ...]
     binding_pool: str
     assumptions: tuple[str, ...]
@@ -157,7 +157,6 @@ class StabilityReport:
         low, high = self.capacity_interval
         sampled = high > low * (1 + 1e-9)
         interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
-        evictions = self.evictions_per_request
         where = " at capacity" if self.load >= 1 else ""
         found = [
             ("verdict", str(self.verdict)),
@@ -174,7 +173,7 @@ class StabilityReport:
             ("inter-token latency", seconds(self.itl_s) + where),
             ("KV occupancy", percent(self.kv_occupancy) + where),
             ("running per replica", f"{self.running_mean:.4g}" + where),
-            ("evictions per request", "not predicted" if evictions is None else f"{evictions:.3g}"),
+            ("evictions per request", f"{self.evictions_per_request:.3g} when memory is full"),
         ]
         if self.peak is not None:
             found.append(

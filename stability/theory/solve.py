@@ -21,14 +21,19 @@ from ..model.workload import RequestClass
 from ..policies import Fcfs, scheduler_of
 from . import conditions, envelope, footprint
 from .conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource
-from .moments import N_DEMANDS, Moments, mean_over, moments, standard_error
+from .eviction import few_running, gate_capacity
+from .moments import N_DEMANDS, Demand, Moments, mean_over, moments, standard_error
 from .steps import composition, effective_law, prompt_law
+from .synchrony import roots_outside
 
 ROW_TOLERANCE = 0.01
 """Deviation of the policy rows from simulation where one row dominates (measured: 0.6 %)."""
 
 BALANCED_TOLERANCE = 0.035
 """The same where a second row is within 10 % of the binding one (measured: 1 to 3.5 %)."""
+
+GATE_TOLERANCE = 0.03
+"""Deviation of a prompt gate's capacity from simulation within the regime of the eviction theory (measured: 2 %)."""
 
 LAW_TOLERANCE = 0.05
 """The same for laws that are averaged over step types."""
@@ -52,6 +57,8 @@ class Solution:
         Confidence interval of the capacity.
     proved : list of float or None
         Proved capacity.
+    evictions_per_request : (n,) ndarray
+        At capacity.
     doubts : list of str
         Why a policy is outside every regime with a known capacity; empty where it is not.
     """
@@ -65,6 +72,7 @@ class Solution:
     proved: list[float | None]
     stable_below: FloatArray
     unstable_above: FloatArray
+    evictions_per_request: FloatArray
     doubts: list[str]
 
     def over(self, rows: IntArray) -> Solution:
@@ -102,25 +110,30 @@ def _solve_distinct(
     demand, parts = _demands(replicas, classes, mix)
     limits = np.array([conditions.capacities(replica) for replica in replicas])
     evicts = np.array([_evicts(replica) for replica in replicas])
-    free = limits.copy()
-    free[evicts, Resource.KV_MEMORY] -= [replica.watermark_tokens for replica in np.array(replicas)[evicts].tolist()]
-
-    packed = limits.copy()
-    packed[:, Resource.KV_MEMORY] = np.maximum(
-        limits[:, Resource.KV_MEMORY] - conditions.packing_slack(demand), limits[:, Resource.KV_MEMORY] / 2
-    )
+    headroom = np.array([float(replica.watermark_tokens) for replica in replicas]) * evicts
+    packed, free = limits.copy(), limits.copy()
+    slack = np.minimum(conditions.packing_slack(demand), limits[:, Resource.KV_MEMORY] / 2)
+    packed[:, Resource.KV_MEMORY] -= slack
+    free[:, Resource.KV_MEMORY] -= headroom
     reserve_shares = demand[:, list(RESERVE_ROWS)] / packed
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
-    coefficients, affine = _laws(replicas, classes, mix, demand, shares)
-    capacity = conditions.affine_capacity(coefficients, demand, shares)
+
+    affine = np.array([isinstance(replica.iteration, IterationTime) for replica in replicas])
+    coefficients = _laws(replicas, classes, mix, demand, 1 / shares.max(axis=-1))
     upper = conditions.affine_capacity(coefficients, demand, demand[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():
         upper[row] = envelope.upper_bound(replicas[row].iteration, demand[row], limits[row])
+    gates = _gates(replicas, classes, mix, coefficients, demand, limits, headroom, evicts)
+    coefficients = gates.coefficients
+    capacity = np.where(evicts, gates.capacity, conditions.affine_capacity(coefficients, demand, shares))
+    # The share of memory at which the flow balance gives the gate's capacity, so that its load there is 1.
+    spent = 1 / capacity - conditions.work_s(coefficients, demand)
+    memory = np.divide(spent, coefficients[:, 0], out=shares[:, 0].copy(), where=coefficients[:, 0] > 0)
+    shares[:, 0] = np.where(gates.evicting, memory, shares[:, 0])
 
-    # What an evicting gate reaches at least, judged by the rows of reservation.
-    reserving, _ = _laws(replicas, classes, mix, demand, reserve_shares)
+    # What an evicting gate outside its validated regime reaches all the same, judged by the rows of reservation.
+    reserving = _laws(replicas, classes, mix, demand, 1 / reserve_shares.max(axis=-1))
     reserved = np.where(evicts, conditions.affine_capacity(reserving, demand, reserve_shares), capacity)
-    tolerance = _tolerances(reserving, demand, reserve_shares, affine)
     own_limits = np.where(evicts[:, None], free, packed)
     spread = _relative_errors(parts, mix, coefficients, capacity, shares, own_limits, evicts, confidence)
     proved = [
@@ -128,16 +141,18 @@ def _solve_distinct(
         for replica, mean, limit, gate in zip(replicas, demand, limits, evicts.tolist(), strict=True)
     ]
     floor = np.array([0.0 if value is None else value for value in proved])
-    longest = max(item.lengths.max_prompt_tokens for item in classes)
-    doubts = [_doubt(replica, longest) for replica in replicas]
-    doubtful = np.array([bool(doubt) for doubt in doubts])
-    stable_below = np.maximum(np.minimum(reserved, capacity) * (1 - tolerance), floor) / (1 + spread)
+    tolerance = _tolerances(coefficients, demand, shares, affine, gates.evicting)
+    doubtful = np.array([bool(doubt) for doubt in gates.doubts])
+    reserve_tolerance = _tolerances(reserving, demand, reserve_shares, affine, np.zeros_like(evicts))
+    certain = np.where(doubtful, np.minimum(reserved, capacity) * (1 - reserve_tolerance), capacity * (1 - tolerance))
+    certain = np.where(gates.collapsing, 0.0, certain)
 
     interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
     upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
-    # Without packing slack the reservation rows are necessary for a policy that reserves; tangent laws are not exact.
+    # Without packing slack the reservation rows are necessary for a policy that reserves; other rows are not exact.
     full = conditions.affine_capacity(coefficients, demand, demand[:, list(RESERVE_ROWS)] / limits)
-    own_high = np.where(evicts, np.inf, full / capacity * interval[:, 1] * np.where(affine, 1.0, 1 + tolerance))
+    exceeded = np.where(evicts, 1 + tolerance, full / capacity * np.where(affine, 1.0, 1 + tolerance))
+    own_high = np.where(doubtful, np.inf, exceeded * interval[:, 1])
     return Solution(
         demand=demand,
         coefficients=coefficients,
@@ -146,10 +161,92 @@ def _solve_distinct(
         interval=interval,
         upper_bound=upper,
         proved=proved,
-        stable_below=np.where(doubtful, 0.0, stable_below),
+        stable_below=np.maximum(certain, floor) / (1 + spread),
         unstable_above=np.minimum(own_high, upper_high),
+        evictions_per_request=gates.evictions_per_request,
+        doubts=gates.doubts,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Gates:
+    """Evicting gates among the replicas; arrays over all replicas, neutral for the others."""
+
+    coefficients: FloatArray
+    capacity: FloatArray
+    evictions_per_request: FloatArray
+    evicting: BoolArray
+    collapsing: BoolArray
+    doubts: list[str]
+
+
+def _gates(
+    replicas: Sequence[Replica],
+    classes: Sequence[RequestClass],
+    mix: FloatArray,
+    coefficients: FloatArray,
+    demand: FloatArray,
+    limits: FloatArray,
+    headroom: FloatArray,
+    evicts: BoolArray,
+) -> _Gates:
+    """Capacity of the evicting gates, tangent laws taken where they operate, and why it is in doubt where it is."""
+    count = len(replicas)
+    laws, shares = tuple(item.lengths for item in classes), tuple(mix.tolist())
+    capacity, per_request = np.zeros(count), np.zeros(count)
+    evicting, collapsing = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
+    doubts = [""] * count
+    rows = np.flatnonzero(evicts)
+    if len(rows) == 0:
+        return _Gates(
+            coefficients=coefficients,
+            capacity=capacity,
+            evictions_per_request=per_request,
+            evicting=evicting,
+            collapsing=collapsing,
+            doubts=doubts,
+        )
+    chosen = [replicas[row] for row in rows.tolist()]
+    found = gate_capacity(coefficients[rows], demand[rows], limits[rows], headroom[rows], laws, shares)
+    if not all(isinstance(replica.iteration, IterationTime) for replica in chosen):
+        coefficients = coefficients.copy()
+        coefficients[rows] = _laws(chosen, classes, mix, demand[rows], found.per_iteration)
+        found = gate_capacity(coefficients[rows], demand[rows], limits[rows], headroom[rows], laws, shares)
+    capacity[rows], per_request[rows] = found.capacity_per_s, found.evictions_per_request
+    evicting[rows] = found.evicting
+    cycle, few = 0, np.zeros(len(rows), dtype=np.bool_)
+    if found.evicting.any():
+        cycle = roots_outside(laws, shares)
+        few = few_running(laws, shares, found.per_iteration * demand[rows, Demand.ITERATIONS])
+    longest = max(item.lengths.max_prompt_tokens for item in classes)
+    for place, row in enumerate(rows.tolist()):
+        engine = replicas[row].engine
+        chunked = longest > engine.max_num_batched_tokens
+        policy = scheduler_of(engine)
+        if isinstance(policy, Fcfs) and policy.admission == "chunk_gate":
+            doubts[row] = _chunk_doubt(longest, engine.max_num_batched_tokens)
+            collapsing[row] = chunked
+        elif found.evicting[place] and cycle:
+            doubts[row] = f"the lengths are so few that completions synchronise ({cycle} roots outside the unit circle)"
+        elif found.evicting[place] and few[place]:
+            doubts[row] = "prompts are so short against outputs that older requests leave before an eviction is decided"
+    return _Gates(
+        coefficients=coefficients,
+        capacity=capacity,
+        evictions_per_request=per_request,
+        evicting=evicting,
+        collapsing=collapsing,
         doubts=doubts,
     )
+
+
+def _chunk_doubt(longest: float, budget: int) -> str:
+    if longest > budget:
+        return (
+            f"chunk_gate admits prompts of up to {longest:g} tokens in chunks of {budget}: "
+            "long prompts can evict each other half-way and capacity can collapse"
+        )
+    return "chunk_gate admits prompts that do not fit as a whole, and no capacity of it is validated"
 
 
 def _evicts(replica: Replica) -> bool:
@@ -178,27 +275,30 @@ def _laws(
     classes: Sequence[RequestClass],
     mix: FloatArray,
     demand: FloatArray,
-    shares: FloatArray,
-) -> tuple[FloatArray, BoolArray]:
-    """Affine coefficients of each law, tangent with the binding resource full, and which laws are affine themselves."""
-    laws = [replica.iteration for replica in replicas]
-    affine = np.array([isinstance(law, IterationTime) for law in laws])
-    coefficients = np.array([law.coefficients if isinstance(law, IterationTime) else (np.nan,) * 5 for law in laws])
-    if not affine.all():
-        prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
-    for row in np.flatnonzero(~affine).tolist():
-        budget = float(replicas[row].engine.max_num_batched_tokens)
-        full = composition(demand[row], prompts, 1 / float(shares[row].max()), budget)
-        coefficients[row] = effective_law(laws[row], full)
-    return coefficients, affine
+    per_iteration: FloatArray,
+) -> FloatArray:
+    """Affine coefficients of each law, or of its tangent at the given completions per iteration. Shape (n, 5)."""
+    found = np.empty((len(replicas), 5))
+    for row, replica in enumerate(replicas):
+        law = replica.iteration
+        if isinstance(law, IterationTime):
+            found[row] = law.coefficients
+        else:
+            prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+            budget = float(replica.engine.max_num_batched_tokens)
+            found[row] = effective_law(law, composition(demand[row], prompts, float(per_iteration[row]), budget))
+    return found
 
 
-def _tolerances(coefficients: FloatArray, demand: FloatArray, shares: FloatArray, affine: BoolArray) -> FloatArray:
+def _tolerances(
+    coefficients: FloatArray, demand: FloatArray, shares: FloatArray, affine: BoolArray, evicting: BoolArray
+) -> FloatArray:
     """Measured accuracy of the policy rows, by regime."""
     ordered = np.sort(shares, axis=-1)
     limited = coefficients[:, 0] * ordered[:, -1] > 0.1 * conditions.work_s(coefficients, demand)
     balanced = limited & (ordered[:, -2] > 0.9 * ordered[:, -1])
-    return np.where(affine, np.where(balanced, BALANCED_TOLERANCE, ROW_TOLERANCE), LAW_TOLERANCE)
+    rows = np.where(balanced, BALANCED_TOLERANCE, np.where(evicting, GATE_TOLERANCE, ROW_TOLERANCE))
+    return np.where(affine, rows, LAW_TOLERANCE)
 
 
 def _relative_errors(
@@ -242,16 +342,6 @@ def _largest_reservation(item: RequestClass) -> float:
     if item.max_output_tokens is None:
         return item.lengths.max_total_tokens
     return item.lengths.max_prompt_tokens + item.max_output_tokens
-
-
-def _doubt(replica: Replica, longest: float) -> str:
-    policy, budget = scheduler_of(replica.engine), replica.engine.max_num_batched_tokens
-    if isinstance(policy, Fcfs) and policy.admission == "chunk_gate" and longest > budget:
-        return (
-            f"chunk_gate admits prompts of up to {longest:g} tokens in chunks of {budget}: "
-            "long prompts can evict each other half-way and capacity can collapse"
-        )
-    return ""
 
 
 def largest_footprint(item: RequestClass, evicts: bool) -> float:
