@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from . import claims  # noqa: F401 - registers them
 from .cells import Cell, tasks, with_expectations
-from .expected import expected
+from .expected import expected, listed
 from .report import html_report, markdown_report, table
 
 
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="CLAIM", help="claims whose name contains this")
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: one per core)")
     parser.add_argument("--out", type=Path, default=Path("validation-report"), help="folder of the report")
+    parser.add_argument("--list", action="store_true", help="print today's failures as the expected-to-fail list")
     options = parser.parse_args(arguments)
     which = "full" if options.full else "quick"
     begun = time.perf_counter()
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     found = [cell for cells in tqdm(runs, total=len(wanted), unit="case", disable=None) for cell in cells]
     cells = with_expectations(found, expected(which))
     seconds = time.perf_counter() - begun
+    if options.list:
+        print(json.dumps(listed(cells), indent=1))
+        return 0
     print(table(cells))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.html").write_text(html_report(cells, which, seconds), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Error rates of the stability test, against two usual rules on the same runs.
 
-python -m validation.calibration              the table (about 20 minutes on one core; seeds and runs are printed)
+python -m validation.calibration              the table (about half an hour on one core; seeds and runs are printed)
 python -m validation.calibration --quick      200 runs of each system, shorter ones
 python -m validation.calibration --limits     recompute the quantiles in stability/evidence/critical.py (2 minutes)
 

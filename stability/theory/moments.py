@@ -184,7 +184,8 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
     decode = grown - _growth_mean(s1, s2, at_s, block_size)
     if max_output_tokens is None:
         # R(x) = x + p(x), p(x) = -x mod b, at x = s + o = s + d + 1; n = chunks + d.
-        pad = (-(np.arange(block_size) + 1)) % block_size  # p by the residue of s + d
+        rest = np.arange(block_size) + 1  # of s + d + 1
+        pad = footprint.blocks(rest, block_size) - rest
         count_at_s = _residues(s, ps * count, block_size)
         s_at_s, d_at_d = _residues(s, ps * s, block_size), _residues(o - 1, po * (o - 1), block_size)
         at_x = _circular(at_s, at_d)
