@@ -11,6 +11,7 @@ then is the scheduler or the shape of the law, not its level.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from stability.model import catalog
 from stability.sim.engine import simulate
 from stability.sim.result import SimulationResult
 
-from .cells import Cell, Task, claim, measured, shown
+from .cells import Cell, Status, Task, claim, measured, shown
 from .measurements import FOLDER, absent, columns
 
 CAPACITY, RATE, TIMES, STATE = 0.10, 0.10, 0.10, 0.10
@@ -126,6 +127,10 @@ def cells_of(run: Run) -> list[Cell]:
         )
     )
     found.append(_errors(f"{run.name}: finish times with the measured step time", again, requests, note))
+    found += [
+        replace(cell, case=f"{cell.case} with the measured step time", status=Status.SHOWN, tolerance=math.nan)
+        for cell in _capacity(run, level, requests, seconds)
+    ]
     return found
 
 

@@ -51,7 +51,16 @@ def check(plan: str | None, rate_per_s: float | None, as_json: bool) -> int:
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
     result = check_fleet(found.fleet, workload, found.targets)
     name = EXAMPLE if plan is None else found.path
-    notes = [*found.notes, *(f"{pool.name}: {note}" for pool in found.fleet.pools for note in pool.replica.notes)]
+    lengths = [
+        f"{item.name}: mean prompt {item.lengths.prompt_mean_tokens:.0f}, mean output "
+        f"{item.lengths.output_mean_tokens:.0f} tokens"
+        for item in workload.classes
+    ]
+    notes = [
+        *lengths,
+        *found.notes,
+        *(f"{pool.name}: {note}" for pool in found.fleet.pools for note in pool.replica.notes),
+    ]
     if as_json:
         print_json({"plan": name, **result.to_dict(), "notes": notes})
     else:

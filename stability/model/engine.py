@@ -82,4 +82,5 @@ class Engine:
 
     def watermark_blocks(self, kv_capacity_tokens: int) -> int:
         """Blocks of `kv_capacity_tokens` kept free at admission: floor(watermark*(blocks + 1)); vLLM counts one null block."""
-        return math.floor(self.watermark * (self.capacity_blocks(kv_capacity_tokens) + 1))
+        share = self.watermark if self.scheduler is None else float(getattr(self.scheduler, "watermark", 0.0))
+        return math.floor(share * (self.capacity_blocks(kv_capacity_tokens) + 1))

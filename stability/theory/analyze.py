@@ -12,6 +12,7 @@ from .._result import Verdict
 from .._types import FloatArray
 from ..errors import InputError, NotModelledError, UnservableError, check_number
 from ..model.arrivals import Replay
+from ..model.checks import check_pair
 from ..model.fleet import Fleet, Pool
 from ..model.iteration import IterationTime
 from ..model.replica import Replica
@@ -27,6 +28,9 @@ from .steps import prompt_law
 
 RARE = 1e-3
 """Largest share of requests too long for the KV cache that an unbounded length law may have."""
+
+NEGLIGIBLE = 1e-9
+"""Share below which it is not worth a note."""
 
 
 def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> StabilityReport:
@@ -77,6 +81,7 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
     (<Verdict.STABLE: 'stable'>, 'batch_slots', 9.091)
     """
     check_number("confidence", confidence, above=0, below=1)
+    check_pair(fleet, workload)
     if isinstance(workload.arrivals, Replay) and workload.arrivals.span_s == 0:
         raise InputError(
             f"the {len(workload.arrivals.arrival_s)} requests of the replay arrive at one instant, must come at a rate. "
@@ -85,12 +90,13 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
     if not workload.is_scheduled:
         return _stationary(fleet, workload, confidence)
     average = _stationary(fleet, workload.averaged(), confidence)
-    peak = _stationary(fleet, workload.at(_peak_window_s(fleet, workload)), confidence)
+    peak = _stationary(fleet, workload.at(peak_window_s(fleet, workload)), confidence)
     verdict, reason = average.verdict, f"at the mean and at the peak alike: {average.reason}"
     if peak.verdict is not average.verdict:
         verdict = Verdict.UNDETERMINED
+        what = "transient overload" if peak.verdict is Verdict.UNSTABLE else "mean and peak differ"
         reason = (
-            f"transient overload: {average.verdict} at the mean rate {average.rate_per_s:.4g}/s, "
+            f"{what}: {average.verdict} at the mean rate {average.rate_per_s:.4g}/s, "
             f"{peak.verdict} at the peak {peak.rate_per_s:.4g}/s"
         )
     return replace(average, verdict=verdict, reason=reason, peak=peak)
@@ -118,6 +124,8 @@ def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
     notes = ["arrivals of a pool are split evenly over its replicas", "requests of a class are independent"]
     longest = {evicts: max(largest_footprint(item, evicts) for item in classes) for evicts in (False, True)}
     for pool in pools:
+        if pool.weight == 0:
+            continue
         if pool.role != "mixed" or pool.coupling != "independent":
             raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no analysis yet.")
         policy = scheduler_of(pool.replica.engine)
@@ -145,6 +153,8 @@ def _check_fits(pool: Pool, item: RequestClass, evicts: bool, notes: list[str]) 
             f"class {item.name!r}: {100 * share:.3g} % of the requests do not fit in the {room} KV tokens of pool "
             f"{pool.name!r}, must be at most {100 * RARE:g} %. Truncate the lengths with limit=..."
         )
+    if share < NEGLIGIBLE:
+        return
     notes.append(
         f"lengths of class {item.name!r} are unbounded: {share:.1e} of its requests exceed {room} KV tokens, ignored"
     )
@@ -260,7 +270,7 @@ def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, 
             f"pool {pool.name!r} gets {rate:.4g}/s, more than the {unstable_above:.4g}/s it can serve",
         )
     if rate < stable_below:
-        return Verdict.STABLE, f"pool {pool.name!r} gets {rate:.4g}/s and serves {stable_below:.4g}/s for certain"
+        return Verdict.STABLE, f"pool {pool.name!r} gets {rate:.4g}/s and is stable up to {stable_below:.4g}/s"
     if doubt:
         return Verdict.UNDETERMINED, f"pool {pool.name!r}: {doubt}"
     return Verdict.UNDETERMINED, (
@@ -284,7 +294,7 @@ def _fleet_report(
         """The fleet's rate at which the first pool reaches its own value."""
         return float((np.array(values)[split > 0] / split[split > 0]).min())
 
-    proved = [report.proved_capacity_per_s for report in reports]
+    proved = [report.proved_capacity_per_s if share > 0 else 0.0 for report, share in zip(reports, split, strict=True)]
     if len(pools) > 1:
         how = "in proportion to capacity" if pools[0].weight is None else "by the stated weights"
         assumptions = [*assumptions, f"arrivals are split over pools {how}; bounds hold under this split"]
@@ -314,7 +324,7 @@ def _fleet_report(
     )
 
 
-def _peak_window_s(fleet: Fleet, workload: Workload) -> float:
+def peak_window_s(fleet: Fleet, workload: Workload) -> float:
     """Start of the window that asks most of the fleet: rates weighted by what each class alone costs it."""
     costs = np.zeros(len(workload.classes))
     for index, item in enumerate(workload.classes):

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
-from .analyze import analyze
+from .analyze import analyze, peak_window_s
 from .latency import LatencyReport, latency, rate_within
 from .levers import Lever, levers, replicas_needed
 from .report import StabilityReport
@@ -106,18 +106,23 @@ class CheckResult:
         worst = max(self.latency.pools, key=lambda pool: pool.ttft_p99_s)
         found = self.report.rows()
         ttft = f"mean {_latency(worst.ttft_mean_s)}, 99 % {_latency(worst.ttft_p99_s)}"
-        found.append(("time to first token", ttft))
+        found.append(("time to first token" + self._when, ttft))
         needed = ", ".join(f"{name}: {count}" for name, count in self.replicas_needed.items())
         have = {pool.name: pool.replicas for pool in self.report.pools}
         now = ", ".join(f"{name}: {count}" for name, count in have.items())
-        text = f"{needed} to be certain (now {now})" if needed else "no number is certain under this admission policy"
-        found.append((f"replicas at {100 * self.headroom:g} % headroom", text))
-        found += [(f"target {TARGET_NAMES[target.name]}", target.sentence()) for target in self.targets]
+        text = f"{needed} (now {now})" if needed else "no number is known to do under this admission policy"
+        found.append((f"replicas at {100 * self.headroom:g} % headroom{self._when}", text))
+        found += [(f"target {TARGET_NAMES[x.name]}{self._when}", x.sentence()) for x in self.targets]
         return found
+
+    @property
+    def _when(self) -> str:
+        return " at the peak" if self.report.peak is not None else ""
 
     def lever_rows(self) -> list[tuple[str, ...]]:
         """The levers as (change, capacity, gain, verdict) for people."""
-        return [(x.change, rate(x.capacity_per_s), f"{100 * x.gain:+.1f} %", str(x.verdict)) for x in self.levers]
+        useful = [x for x in self.levers if abs(x.gain) >= 5e-4 or x.verdict is not self.verdict]
+        return [(x.change, rate(x.capacity_per_s), f"{100 * x.gain:+.1f} %", str(x.verdict)) for x in useful]
 
     _LEVERS = ("what changes it", "capacity", "gain", "verdict at this rate")
 
@@ -160,21 +165,23 @@ def check(fleet: Fleet, workload: Workload, targets: Targets | None = None) -> C
     """
     wanted = targets if targets is not None else Targets()
     report = analyze(fleet, workload)
-    found = latency(fleet, workload)
+    # A schedule has to meet its targets at its peak.
+    busiest = workload.at(peak_window_s(fleet, workload)) if workload.is_scheduled else workload
+    found = latency(fleet, busiest)
     results = []
     for name in ("itl_s", "ttft_mean_s", "ttft_p99_s"):
         limit = getattr(wanted, name)
         if limit is not None:
             value = getattr(found, name)
-            reach = rate_within(fleet, workload, **{name: limit})
+            reach = rate_within(fleet, busiest, **{name: limit})
             results.append(TargetResult(name=name, limit=limit, value=value, met=value <= limit, rate_per_s=reach))
     if wanted.headroom is not None:
         spare = 1 - report.load if report.peak is None else 1 - max(report.load, report.peak.load)
         results.append(TargetResult(name="headroom", limit=wanted.headroom, value=spare, met=spare >= wanted.headroom))
     headroom = DEFAULT_HEADROOM if wanted.headroom is None else wanted.headroom
-    busiest = report if report.peak is None else report.peak
+    hardest = report if report.peak is None else report.peak
     try:
-        needed = replicas_needed(busiest, headroom=headroom)
+        needed = replicas_needed(hardest, headroom=headroom)
     except InputError:
         needed = {}
     return CheckResult(

@@ -138,7 +138,7 @@ def proved_capacity(
     limits : (3,) ndarray
         Capacities of the resources.
     largest_reservation : float
-        Essential supremum of R(s + o_max), tokens. Unbounded lengths prove nothing.
+        Essential supremum of R(s + o_max), tokens, and any watermark. Unbounded lengths prove nothing.
 
     Notes
     -----

@@ -18,8 +18,8 @@ Z over a far level; it is evicted when Z falls below that level by more than the
   constant of the walk's maximum, which one FFT gives exactly. It tends to 1 as the completions per iteration y do to 0.
 
 So P(evict | admitted) = p0 C^2 exp(-theta h) and the evictions per request are e = P/(1 - P1) with P1 the same for a
-victim. **Approximation**: exact for a constant number of decoding requests and Poisson completions; see `doubt` for
-where that fails. Mean free memory follows from the same walk (age of the prompts' renewal process less the depth).
+victim. **Approximation**: exact for a constant number of decoding requests and Poisson completions; see `few_running`
+and `synchrony` for where that fails. Mean free memory follows from the same walk (age of the prompts' renewal process less the depth).
 
 Measured against saturated simulation: e within 10 % where it exceeds 0.01 and capacity within 1.5 % for uniform,
 geometric and lognormal lengths at h = 0, .5, 1, 2, 4 over theta (`tests/theory/test_eviction.py`).

@@ -236,7 +236,7 @@ def _pool_latency(
     kv_var, claim_var, running_var = ages.variances(lam, at.iteration_s)
     claimed = lam * at.iteration_s * demand[Demand.VOLUME if evicts else Demand.RESERVED]
     arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
-    kept_free = replica.watermark_tokens if evicts else 0
+    kept_free = replica.watermark_tokens
 
     # No room: the prompt (or reservation) does not fit beside the resident ones, or every slot is taken.
     waits = max(

@@ -165,10 +165,13 @@ class StabilityReport:
             ("capacity", rate(self.capacity_per_s) + interval),
             ("  stable below", rate(self.stable_below_per_s)),
             ("  unstable above", rate(self.unstable_above_per_s)),
-            ("  proved", rate(self.proved_capacity_per_s)),
+            (
+                "  proved",
+                "- (reservation only)" if self.proved_capacity_per_s is None else rate(self.proved_capacity_per_s),
+            ),
             ("  bound, any policy", rate(self.upper_bound_per_s)),
             ("load", percent(self.load)),
-            ("bottleneck", self.bottleneck + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")),
+            ("bottleneck", self._bottleneck()),
             ("iteration", seconds(self.iteration_s) + where),
             ("inter-token latency", seconds(self.itl_s) + where),
             ("KV occupancy", percent(self.kv_occupancy) + where),
@@ -195,6 +198,10 @@ class StabilityReport:
         if len(self.pools) > 1:
             text += html_table(self._pool_rows(), self._pool_header())
         return text
+
+    def _bottleneck(self) -> str:
+        why = " (lifting every limit gains less than 10 %)" if self.bottleneck == "compute" else ""
+        return self.bottleneck + why + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")
 
     @staticmethod
     def _pool_header() -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from .._types import BoolArray, FloatArray, IntArray
-from ..model.iteration import IterationTime
+from ..model.iteration import IterationTime, Staircase
+from ..model.lengths import Lengths
 from ..model.replica import Replica
 from ..model.workload import RequestClass
 from ..policies import Fcfs, scheduler_of
@@ -37,6 +38,21 @@ GATE_TOLERANCE = 0.03
 
 LAW_TOLERANCE = 0.05
 """The same for laws that are averaged over step types."""
+
+FEW_FIT = 0.1
+"""Size-biased mean reservation over the cache from which too few requests fit for the large-system formulas."""
+
+COARSE = 0.25
+"""Share of a reservation lost to block rounding from which growth seldom needs a block."""
+
+CROWDED = 0.25
+"""Share of the token budget taken by decodes from which prompts are taken to be chunked by what is left."""
+
+CROWDED_TOLERANCE = 0.08
+"""Accuracy of the rows there (measured: 5 %)."""
+
+CYCLE_TOLERANCE = 0.10
+"""The same where, besides, completions synchronise: prefill comes in bursts (measured: 9 %)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,22 +123,24 @@ def solve(replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: Flo
 def _solve_distinct(
     replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray, confidence: float
 ) -> Solution:
-    demand, parts = _demands(replicas, classes, mix)
+    least, parts = _demands(replicas, classes, mix)
     limits = np.array([conditions.capacities(replica) for replica in replicas])
     evicts = np.array([_evicts(replica) for replica in replicas])
-    headroom = np.array([float(replica.watermark_tokens) for replica in replicas]) * evicts
-    packed, free = limits.copy(), limits.copy()
-    slack = np.minimum(conditions.packing_slack(demand), limits[:, Resource.KV_MEMORY] / 2)
-    packed[:, Resource.KV_MEMORY] -= slack
+    demand = _crowded(replicas, classes, mix, least, limits)
+    headroom = np.array([float(replica.watermark_tokens) for replica in replicas])
+    free = limits.copy()
     free[:, Resource.KV_MEMORY] -= headroom
+    packed = free.copy()
+    slack = np.minimum(conditions.packing_slack(demand), free[:, Resource.KV_MEMORY] / 2)
+    packed[:, Resource.KV_MEMORY] -= slack
     reserve_shares = demand[:, list(RESERVE_ROWS)] / packed
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
 
     affine = np.array([isinstance(replica.iteration, IterationTime) for replica in replicas])
     coefficients = _laws(replicas, classes, mix, demand, 1 / shares.max(axis=-1))
-    upper = conditions.affine_capacity(coefficients, demand, demand[:, list(BOUND_ROWS)] / limits)
+    upper = conditions.affine_capacity(coefficients, demand, least[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():
-        upper[row] = envelope.upper_bound(replicas[row].iteration, demand[row], limits[row])
+        upper[row] = envelope.upper_bound(replicas[row].iteration, least[row], limits[row])
     gates = _gates(replicas, classes, mix, coefficients, demand, limits, headroom, evicts)
     coefficients = gates.coefficients
     capacity = np.where(evicts, gates.capacity, conditions.affine_capacity(coefficients, demand, shares))
@@ -133,7 +151,14 @@ def _solve_distinct(
 
     # What an evicting gate outside its validated regime reaches all the same, judged by the rows of reservation.
     reserving = _laws(replicas, classes, mix, demand, 1 / reserve_shares.max(axis=-1))
-    reserved = np.where(evicts, conditions.affine_capacity(reserving, demand, reserve_shares), capacity)
+    reserved = conditions.affine_capacity(reserving, demand, reserve_shares)
+    few = _few_fit(demand, free[:, Resource.KV_MEMORY], limits)
+    doubts = [
+        "so few requests fit in the KV cache at once that the formulas for many do not hold" if scarce else doubt
+        for scarce, doubt in zip((few & (gates.evicting | ~evicts)).tolist(), gates.doubts, strict=True)
+    ]
+    doubtful = np.array([bool(doubt) for doubt in doubts])
+    capacity = np.where(doubtful & evicts, np.maximum(capacity, reserved), capacity)
     own_limits = np.where(evicts[:, None], free, packed)
     spread = _relative_errors(parts, mix, coefficients, capacity, shares, own_limits, evicts, confidence)
     proved = [
@@ -141,30 +166,31 @@ def _solve_distinct(
         for replica, mean, limit, gate in zip(replicas, demand, limits, evicts.tolist(), strict=True)
     ]
     floor = np.array([0.0 if value is None else value for value in proved])
-    tolerance = _tolerances(coefficients, demand, shares, affine, gates.evicting)
-    doubtful = np.array([bool(doubt) for doubt in gates.doubts])
-    reserve_tolerance = _tolerances(reserving, demand, reserve_shares, affine, np.zeros_like(evicts))
+    cycle = roots_outside(*_mix(classes, mix)) > 0
+    tolerance = _tolerances(replicas, coefficients, demand, shares, gates.evicting, cycle)
+    reserve_tolerance = _tolerances(replicas, reserving, demand, reserve_shares, np.zeros_like(evicts), cycle)
     certain = np.where(doubtful, np.minimum(reserved, capacity) * (1 - reserve_tolerance), capacity * (1 - tolerance))
-    certain = np.where(gates.collapsing, 0.0, certain)
+    certain = np.where(gates.collapsing | (doubtful & few), 0.0, certain)
 
     interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
     upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
     # Without packing slack the reservation rows are necessary for a policy that reserves; other rows are not exact.
-    full = conditions.affine_capacity(coefficients, demand, demand[:, list(RESERVE_ROWS)] / limits)
+    full = conditions.affine_capacity(coefficients, least, least[:, list(RESERVE_ROWS)] / limits)
     exceeded = np.where(evicts, 1 + tolerance, full / capacity * np.where(affine, 1.0, 1 + tolerance))
-    own_high = np.where(doubtful, np.inf, exceeded * interval[:, 1])
+    spared = evicts & np.array([replica.engine.prefix_caching for replica in replicas])
+    own_high = np.where((doubtful & evicts) | spared, np.inf, exceeded * interval[:, 1])
     return Solution(
         demand=demand,
         coefficients=coefficients,
         shares=shares,
         capacity=capacity,
         interval=interval,
-        upper_bound=upper,
+        upper_bound=upper_high,
         proved=proved,
         stable_below=np.maximum(certain, floor) / (1 + spread),
         unstable_above=np.minimum(own_high, upper_high),
         evictions_per_request=gates.evictions_per_request,
-        doubts=gates.doubts,
+        doubts=doubts,
     )
 
 
@@ -192,7 +218,7 @@ def _gates(
 ) -> _Gates:
     """Capacity of the evicting gates, tangent laws taken where they operate, and why it is in doubt where it is."""
     count = len(replicas)
-    laws, shares = tuple(item.lengths for item in classes), tuple(mix.tolist())
+    laws, shares = _mix(classes, mix)
     capacity, per_request = np.zeros(count), np.zeros(count)
     evicting, collapsing = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
     doubts = [""] * count
@@ -221,11 +247,11 @@ def _gates(
     longest = max(item.lengths.max_prompt_tokens for item in classes)
     for place, row in enumerate(rows.tolist()):
         engine = replicas[row].engine
-        chunked = longest > engine.max_num_batched_tokens
         policy = scheduler_of(engine)
         if isinstance(policy, Fcfs) and policy.admission == "chunk_gate":
-            doubts[row] = _chunk_doubt(longest, engine.max_num_batched_tokens)
-            collapsing[row] = chunked
+            if found.evicting[place]:
+                doubts[row] = _chunk_doubt(longest, engine.max_num_batched_tokens)
+                collapsing[row] = True
         elif found.evicting[place] and cycle:
             doubts[row] = f"the lengths are so few that completions synchronise ({cycle} roots outside the unit circle)"
         elif found.evicting[place] and few[place]:
@@ -249,6 +275,11 @@ def _chunk_doubt(longest: float, budget: int) -> str:
     return "chunk_gate admits prompts that do not fit as a whole, and no capacity of it is validated"
 
 
+def _mix(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[tuple[Lengths, ...], tuple[float, ...]]:
+    """Length laws and shares, as the cached functions take them."""
+    return tuple(item.lengths for item in classes), tuple(mix.tolist())
+
+
 def _evicts(replica: Replica) -> bool:
     policy = scheduler_of(replica.engine)
     return isinstance(policy, Fcfs) and policy.evicts
@@ -270,6 +301,35 @@ def _demands(
     return demand, parts
 
 
+def _crowded(
+    replicas: Sequence[Replica],
+    classes: Sequence[RequestClass],
+    mix: FloatArray,
+    least: FloatArray,
+    limits: FloatArray,
+) -> FloatArray:
+    """Demands with the chunks that decodes leave room for: B - D tokens instead of B, where D takes much of B."""
+    demand = least.copy()
+    shares = (least[:, list(GATE_ROWS)] / limits).max(axis=-1)
+    decodes = least[:, Demand.DECODE] / shares
+    budget = limits[:, Resource.TOKEN_BUDGET]
+    for row in np.flatnonzero(decodes > CROWDED * budget).tolist():
+        room = max(1, int(budget[row] - min(decodes[row], limits[row, Resource.BATCH_SLOTS] - 1)))
+        found = [
+            moments(item.lengths, room, replicas[row].engine.block_size, item.max_output_tokens) for item in classes
+        ]
+        demand[row] = mean_over(found, mix)
+    return demand
+
+
+def _few_fit(demand: FloatArray, free: FloatArray, limits: FloatArray) -> BoolArray:
+    """Where a typical resident request takes much of the cache, or a block much of a request."""
+    typical = demand[:, Demand.LIMIT_SQUARE] / demand[:, Demand.LIMIT]
+    coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PREFILL] + demand[:, Demand.DECODE])
+    binds = demand[:, Demand.RESERVED] / free > 0.5 * demand[:, Demand.ITERATIONS] / limits[:, Resource.BATCH_SLOTS]
+    return np.asarray(((typical > FEW_FIT * free) | coarse) & binds)
+
+
 def _laws(
     replicas: Sequence[Replica],
     classes: Sequence[RequestClass],
@@ -284,21 +344,37 @@ def _laws(
         if isinstance(law, IterationTime):
             found[row] = law.coefficients
         else:
-            prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+            prompts = prompt_law(*_mix(classes, mix))
             budget = float(replica.engine.max_num_batched_tokens)
             found[row] = effective_law(law, composition(demand[row], prompts, float(per_iteration[row]), budget))
     return found
 
 
 def _tolerances(
-    coefficients: FloatArray, demand: FloatArray, shares: FloatArray, affine: BoolArray, evicting: BoolArray
+    replicas: Sequence[Replica],
+    coefficients: FloatArray,
+    demand: FloatArray,
+    shares: FloatArray,
+    evicting: BoolArray,
+    cycle: bool,
 ) -> FloatArray:
-    """Measured accuracy of the policy rows, by regime."""
+    """Measured accuracy of the policy rows, by regime and law."""
     ordered = np.sort(shares, axis=-1)
     limited = coefficients[:, 0] * ordered[:, -1] > 0.1 * conditions.work_s(coefficients, demand)
     balanced = limited & (ordered[:, -2] > 0.9 * ordered[:, -1])
     rows = np.where(balanced, BALANCED_TOLERANCE, np.where(evicting, GATE_TOLERANCE, ROW_TOLERANCE))
-    return np.where(affine, rows, LAW_TOLERANCE)
+    budget = np.array([replica.engine.max_num_batched_tokens for replica in replicas])
+    rows = np.where(demand[:, Demand.DECODE] / ordered[:, -1] > CROWDED * budget, CROWDED_TOLERANCE, rows)
+    for row, replica in enumerate(replicas):
+        law = replica.iteration
+        if isinstance(law, Staircase):
+            # A batch beside a step's edge lands on either side of it: one step more or less.
+            per_iteration = 1 / float(shares[row].max())
+            time = coefficients[row, 0] + per_iteration * conditions.work_s(coefficients[row], demand[row])
+            rows[row] = max(LAW_TOLERANCE, law.per_step_s / float(time))
+        elif not isinstance(law, IterationTime):
+            rows[row] = CYCLE_TOLERANCE if cycle else LAW_TOLERANCE
+    return rows
 
 
 def _relative_errors(
@@ -334,7 +410,8 @@ def _proved(replica: Replica, demand: FloatArray, limits: FloatArray, classes: S
         return None
     laws = envelope.majorants(replica.iteration, replica.engine.max_num_batched_tokens)
     reserved = float(footprint.blocks(int(largest), replica.engine.block_size))
-    return conditions.proved_capacity(laws, demand, limits, reserved)
+    # A watermark keeps as much of the cache empty as one more request could.
+    return conditions.proved_capacity(laws, demand, limits, reserved + replica.watermark_tokens)
 
 
 def _largest_reservation(item: RequestClass) -> float:

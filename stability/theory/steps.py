@@ -88,8 +88,8 @@ def step_mix(prompts: PromptLaw, per_iteration: float, room: float) -> StepMix:
     offered = per_iteration * dot(weights, values)
     if offered >= FULL * room:
         return StepMix(prefill_tokens=np.array([room]), probabilities=np.ones(1))
-    cell = max(1.0, room / CELLS, float(values.max()) * 4 / SIZE)
-    cap = max(1, round(room / cell))
+    cap = max(1, min(CELLS, int(room), int(room * SIZE / (4 * float(values.max())))))
+    cell = room / cap  # the room is a whole number of cells, or a small drift would change its sign
     mass = lattice_law(values / cell, weights)
     arrivals = compound_poisson(per_iteration, mass)
     waiting = _stationary_waiting(per_iteration, mass, cap)

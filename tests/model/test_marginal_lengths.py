@@ -135,8 +135,8 @@ def test_pareto_head_and_tail() -> None:
 
 @given(
     law=st.sampled_from([Geometric, lambda m, limit: LogNormal(m, cv=1.2, limit=limit)]),
-    mean=st.floats(2, 400),
-    limit=st.integers(1, 300),
+    mean=st.floats(2, 100),
+    limit=st.integers(101, 300),
 )
 def test_truncation_conditions_on_the_limit(law: object, mean: float, limit: int) -> None:
     cut = law(mean, limit=limit)  # type: ignore[operator]
@@ -213,7 +213,7 @@ def test_quantile_inverts_the_distribution_function(level: float) -> None:
         (lambda: Quantiles([0.5, 0.9], [2, 1]), "must not decrease"),
         (lambda: Quantiles([0.5, 1.1], [1, 2]), r"probabilities\[1\] = 1.1"),
         (lambda: Quantiles([0, 1], [1, 1e9]), r"tokens\[1\] = 1000000000.0"),
-        (lambda: LogNormal(4e8, cv=0.01, limit=10).mean, "has no mass up to 10 tokens"),
+        (lambda: LogNormal(4e8, cv=0.01, limit=10), r"limit = 10, must be > mean_tokens = 4e\+08"),
     ],
 )
 def test_bad_input(build: Callable[[], object], message: str) -> None:

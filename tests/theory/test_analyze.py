@@ -62,14 +62,50 @@ def test_outside_its_regime_a_gate_is_undetermined_between_reservation_and_bound
     assert report.unstable_above_per_s == pytest.approx(report.upper_bound_per_s)
 
 
-def test_a_chunk_gate_with_prompts_longer_than_a_chunk_is_never_certain() -> None:
-    report = st.analyze(
-        st.Fleet.of(replica("chunk_gate", max_num_batched_tokens=512)), st.Workload.poisson(0.01, UNIFORM)
-    )
+def test_a_chunk_gate_whose_memory_binds_is_never_certain() -> None:
+    fleet = st.Fleet.of(replica("chunk_gate", 60_000, max_num_batched_tokens=512))
+    report = st.analyze(fleet, st.Workload.poisson(0.01, UNIFORM))
     assert report.verdict is st.Verdict.UNDETERMINED
     assert "evict each other half-way" in report.reason
     with pytest.raises(st.InputError, match="no certain capacity"):
         st.replicas_needed(report)
+
+
+def uniform(low: int, high: int, least: int = 10, most: int = 1600) -> L.Lengths:
+    return L.Independent(L.Uniform(low, high), L.Uniform(least, most))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "memory", "settings"),
+    [
+        (uniform(10, 1600), 20_000, {"admission": "reserve", "watermark": 0.5}),
+        (uniform(10, 1600), 20_000, {"scheduler": st.policies.Fcfs("prompt_gate", 0.5)}),
+        (uniform(10, 1600), 4_000, {"admission": "reserve"}),
+        (L.Independent(L.Constant(100), L.Constant(200)), 590, {"admission": "reserve"}),
+        (uniform(12_000, 12_001, 50, 150), 20_000, {"watermark": 0.5}),
+        (uniform(1000, 8000, 50, 150), 20_000, {"watermark": 0.8}),
+        (uniform(290, 291, 100, 500), 3_000, {"admission": "chunk_gate", "max_num_batched_tokens": 300}),
+        (uniform(10, 200, 10, 200), 10**6, {"max_num_seqs": 4, "max_num_batched_tokens": 8}),
+        (uniform(10, 1600), 20_000, {"prefix_caching": True, "block_size": 16}),
+    ],
+)
+def test_odd_corners_are_never_judged_wrongly(lengths: L.Lengths, memory: int, settings: dict[str, object]) -> None:
+    """What simulation serves when saturated lies between the rates called STABLE and UNSTABLE."""
+    engine = st.Engine(**{"block_size": 1, **settings})
+    fleet = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=memory, engine=engine))
+    workload = st.Workload.poisson(0.01, lengths)
+    report = st.analyze(fleet, workload)
+    served = st.simulate(fleet, workload, requests=4000, saturated=True, rng=1).throughput_per_s
+    assert report.stable_below_per_s <= 1.02 * served
+    assert report.unstable_above_per_s >= 0.98 * served
+
+
+def test_swapped_or_wrong_arguments_are_one_sentence() -> None:
+    workload = st.Workload.poisson(1.0, UNIFORM)
+    with pytest.raises(st.InputError, match="swapped"):
+        st.analyze(workload, st.Fleet.of(replica()))  # type: ignore[arg-type]
+    with pytest.raises(st.InputError, match=r"must be a Fleet. Use Fleet.of\(replica\)"):
+        st.analyze(replica(), workload)  # type: ignore[arg-type]
 
 
 def test_verdicts_and_reports_have_no_truth_value() -> None:

@@ -74,8 +74,8 @@ class LogNormal(Discretised):
     limit: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_mean_cv(self.mean_tokens, self.cv)
         check_limit(self.limit)
+        _check_mean_cv(self.mean_tokens, self.cv, self.limit)
 
     @classmethod
     def from_sigma(cls, median_tokens: float, sigma: float, *, limit: int | None = None) -> LogNormal:
@@ -116,8 +116,8 @@ class Gamma(Discretised):
     limit: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_mean_cv(self.mean_tokens, self.cv)
         check_limit(self.limit)
+        _check_mean_cv(self.mean_tokens, self.cv, self.limit)
 
     def _distribution_function(self, x: FloatArray) -> FloatArray:
         from scipy.special import gammainc
@@ -196,9 +196,13 @@ class Pareto(Discretised):
         return float(self.low * math.exp(min(-math.log(tail) / self.tail_index, 60.0)))
 
 
-def _check_mean_cv(mean_tokens: float, cv: float) -> None:
+def _check_mean_cv(mean_tokens: float, cv: float, limit: int | None) -> None:
     check_number("mean_tokens", mean_tokens, above=0, at_most=MAX_TOKENS)
     check_number("cv", cv, above=0, at_most=1000)
+    if limit is not None and limit <= mean_tokens:
+        raise InputError(
+            f"limit = {limit}, must be > mean_tokens = {mean_tokens:g}. Raise it: the mean is that before truncation."
+        )
 
 
 def normal_distribution(x: FloatArray) -> FloatArray:

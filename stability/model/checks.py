@@ -1,0 +1,19 @@
+"""Checks of arguments that several entry points share."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from .fleet import Fleet
+from .replica import Replica
+from .workload import Workload
+
+
+def check_pair(fleet: object, workload: object) -> None:
+    """Refuse anything but a fleet and a workload, in this order."""
+    if isinstance(fleet, Workload) and isinstance(workload, Fleet):
+        raise InputError("the fleet and the workload are swapped, the fleet must come first. Exchange the arguments.")
+    if not isinstance(fleet, Fleet):
+        hint = "Use Fleet.of(replica)." if isinstance(fleet, Replica) else "Use Fleet([...]) or read_plan(...).fleet."
+        raise InputError(f"fleet = {fleet!r}, must be a Fleet. {hint}")
+    if not isinstance(workload, Workload):
+        raise InputError(f"workload = {workload!r}, must be a Workload. Use Workload.poisson(rate_per_s, lengths).")
