@@ -24,6 +24,9 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .sim.bisection import BisectedCapacity as BisectedCapacity
+from .sim.bisection import RateTrial as RateTrial
+from .sim.bisection import capacity_by_bisection as capacity_by_bisection
 from .sim.capacity import MeasuredCapacity as MeasuredCapacity
 from .sim.capacity import measured_capacity as measured_capacity
 from .sim.engine import simulate as simulate

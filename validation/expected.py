@@ -18,6 +18,7 @@ REASONS = {
     "long prompts": "prefill of many chunks correlates iteration time with what is resident; the theory takes them as "
     "independent but for a request's own work",
     "synchronised": "few distinct lengths: completions synchronise and the capacity of the cycle is not computed yet",
+    "steps": "a staircase law jumps where the batch fluctuates across a step's edge; it is averaged at the mean batch",
     "step law": "the catalog's step-time law, or the want of one, misses this measurement by more than the tolerance",
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
     "step law is 4.5 % slow",
@@ -52,6 +53,8 @@ def _reason(cell: Cell) -> str:
         return "wait"
     if cell.claim in ("itl", "kv occupancy"):
         return "long prompts"
+    if cell.claim == "capacity" and "staircase" in cell.case:
+        return "steps"
     if cell.claim == "capacity" and any(name in cell.case for name in ("constant", "two lengths")):
         return "synchronised"
     return "other"

@@ -118,7 +118,8 @@ class SimulationResult:
     complete : bool
         False if the run was interrupted: then it holds what was done by then.
     overloaded : bool
-        Whether the queue grew steadily while requests arrived.
+        Whether the queue grew, while requests arrived, as none does at load <= 1 but with probability 0.005 (see
+        `stability_test`; 256 requests at least). Means little where the rate changes over the run.
     reason : str
         What overloaded or incomplete means here; empty otherwise.
     intervals : mapping of str to Interval

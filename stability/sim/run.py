@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..model.replica import Replica
 from ..model.requests import Requests
 from ..policies.routers import Router
+from .backlog import FEWEST_SAMPLES, BacklogSamples
 from .domain import limits_of
 from .kernels import loop
 from .kernels.state import (
@@ -36,6 +37,7 @@ TTFT_BINS = 80 * 128
 """2**-40 to 2**40 seconds at 128 bins an octave."""
 
 MOST_CHECKPOINTS = 128
+SAMPLES_PER_CHECKPOINT = 2 * FEWEST_SAMPLES // MOST_CHECKPOINTS
 
 MOST_SAMPLES = 10_000_000
 
@@ -105,6 +107,7 @@ class Run:
     machine: Machine = field(init=False)
     arrived: int = 0
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    backlog: BacklogSamples = field(default_factory=BacklogSamples)
     warm_s: float | None = None
     first_arrival_s: float = 0.0
     last_arrival_s: float = 0.0
@@ -127,13 +130,29 @@ class Run:
         for block in blocks:
             arrivals = self._receive(block)
             rows = len(block)
-            total = self.expected if math.isfinite(self.expected) else rows
-            size = max(1, int(total) // (MOST_CHECKPOINTS // 2))
-            for begin in range(0, rows, size):
-                piece = _rows(arrivals, begin, begin + size)
+            if not arrivals.first:
+                self.backlog.spacing = self._spacing(block)
+            begin = 0
+            while begin < rows:
+                end = min(rows, begin + self.backlog.until_next(arrivals.first + begin))
+                piece = _rows(arrivals, begin, end)
                 self._arrive(piece)
-                self._reach(float(piece.arrival_s[-1]))
+                self._advance(float(piece.arrival_s[-1]))
+                taken = self.backlog.take(self.arrived, self.machine.requests, self.machine.replicas.waiting)
+                if taken and taken % SAMPLES_PER_CHECKPOINT == 0:
+                    self.checkpoint(float(piece.arrival_s[-1]))
+                begin = end
+        self._reach(self.last_arrival_s)
         self._serve_out(self.last_arrival_s)
+
+    def _spacing(self, first: Requests) -> int:
+        """Arrivals between two samples of the backlog, from what the first block tells of the length of the run."""
+        rows, last_s = len(first), float(first.arrival_s[-1])
+        by_horizon = rows * self.horizon_s / last_s if last_s > 0 else math.inf
+        expected = min(self.expected, by_horizon)
+        if not math.isfinite(expected):
+            expected = rows
+        return int(min(rows, max(1, expected // FEWEST_SAMPLES)))
 
     def closed_loop(self, blocks: Iterator[Requests]) -> None:
         """Keep `concurrency` requests in the system until the blocks are used up; then serve what is left."""
@@ -167,6 +186,7 @@ class Run:
             target = min(pace.next_s, self.horizon_s)
             self._reach(target)
             pace.advance(self)
+        self._prepare()
         loop.finish_all(self.machine)
         self.checkpoint(float(self.machine.replicas.ended_s.max()))
 
@@ -220,10 +240,13 @@ class Run:
         """Count the arrivals anew: an interrupted call has not."""
         self.arrived = int(self.machine.replicas.completed.sum() + self.machine.requests.sum())
 
-    def _reach(self, time_s: float) -> None:
+    def _advance(self, time_s: float) -> None:
         self._prepare()
         while not loop.advance_all(self.machine, time_s):
             self._prepare()
+
+    def _reach(self, time_s: float) -> None:
+        self._advance(time_s)
         self.checkpoint(time_s)
 
     def _prepare(self) -> None:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._result import Verdict
 from .._types import AnyArray, FloatArray, IntArray, read_only
+from ..evidence.drift import stability_test
 from ..evidence.intervals import Interval, ratio_interval
 from .kernels.state import LOG_COLUMNS, LOGGED, SAMPLE_COLUMNS
 from .result import ReplicaRecords, RequestRecords, SimulationResult
@@ -70,7 +72,7 @@ def summarise(
         throughput, intervals["throughput_per_s"] = _saturated_throughput(
             run, throughput, intervals["throughput_per_s"]
         )
-    overloaded, reason = _overload(window) if mode == "open loop" else (False, "")
+    overloaded, reason = _overload(run, window) if mode == "open loop" else (False, "")
     if not complete:
         reason = f"interrupted after {run.arrived} arrivals; figures cover what was done by then. {reason}".strip()
     capacity = replicas.capacity_blocks
@@ -150,21 +152,15 @@ def _saturated_throughput(run: Run, otherwise: float, interval: Interval) -> tup
     )
 
 
-def _overload(window: Window) -> tuple[bool, str]:
-    """Whether the queue grew over the second half of the window by more than chance explains.
-
-    The bar is 1 % of the arrivals plus three times their square root: below it, growth is within what a stable queue does.
-    """
-    points = window.checkpoints
-    middle = points[len(points) // 2]
-    arrivals = points[-1].arrived - middle.arrived
-    growth = points[-1].waiting - middle.waiting
-    if not growth > 0.01 * arrivals + 3 * math.sqrt(max(arrivals, 1)):
+def _overload(run: Run, window: Window) -> tuple[bool, str]:
+    """Whether the waiting grew as at no load <= 1, by the stability test on samples of the backlog as requests arrived."""
+    evidence = stability_test(*run.backlog.series())
+    if evidence.verdict is not Verdict.UNSTABLE:
         return False, ""
     done = _ratio(float(window.gained("completed").sum()), window.end_s - window.begin_s)
     return True, (
-        f"the queue grew from {middle.waiting} to {points[-1].waiting} requests over the last {arrivals} arrivals: "
-        f"the fleet completes about {done:.4g} requests/s and more arrive. Latencies depend on the length of the run."
+        f"{evidence.reason} The fleet completes about {done:.4g} requests/s and more arrive: "
+        "latencies depend on the length of the run."
     )
 
 

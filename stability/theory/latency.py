@@ -277,7 +277,9 @@ def _prefill_s(
     carried = lam * at.iteration_s * float(weights @ own)
     decoding = max(at.iteration_s - carried, 0.0)
     service = own + decoding * s / room
-    busy = min(lam * float(weights @ service), 1 - 1e-6)
+    busy = lam * float(weights @ service)
+    if busy >= 1:
+        return math.inf, math.inf
     queue = lam * float(weights @ service**2) / (2 * (1 - busy))
     alone = own + decoding * np.ceil(s / budget)
     mean = float(weights @ alone)

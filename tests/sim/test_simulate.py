@@ -155,9 +155,15 @@ def test_overload_is_said_and_ends() -> None:
     result = run(200.0, requests=3000)
     assert result.complete
     assert result.overloaded
-    assert "queue grew" in result.reason
+    assert "grew more steadily" in result.reason
     assert result.completed == 3000
     assert not run(1.0, requests=3000).overloaded
+
+
+def test_a_queue_that_may_settle_is_not_called_overloaded() -> None:
+    for rate_per_s in (8.8, 9.5):  # loads of 0.9 and 0.97; the second is undetermined
+        result = run(rate_per_s, requests=3000, keep="summary")
+        assert (result.overloaded, result.reason) == (False, "")
 
 
 def test_series_and_plot() -> None:
@@ -174,6 +180,31 @@ def test_series_and_plot() -> None:
     mpl.pyplot.close("all")
     with pytest.raises(InputError, match="resolution_s"):
         run().plot()
+
+
+def test_steps_that_end_after_the_horizon_are_sampled() -> None:
+    result = run(30.0, requests=None, horizon_s=10.24, resolution_s=0.01)  # 1024 samples, the room made at first
+    assert result.end_s > 10.24
+    assert len(result.series["time_s"]) == int(result.end_s / 0.01) + 1 > 1024
+
+
+def test_a_run_limited_by_time_takes_few_samples_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stability.sim.kernels.state import Arrivals
+    from stability.sim.run import Run
+
+    pieces: list[int] = []
+    arrive = Run._arrive
+
+    def noted(self: Run, piece: Arrivals) -> None:
+        pieces.append(len(piece.arrival_s))
+        arrive(self, piece)
+
+    monkeypatch.setattr(Run, "_arrive", noted)
+    result = run(4.0, requests=None, horizon_s=20_000.0, keep="summary")
+    assert result.arrived == sum(pieces) > 70_000  # two blocks
+    assert 256 <= len(pieces) < 512
+    run(4.0, requests=10**7, horizon_s=1000.0, keep="summary")
+    assert len(pieces) > 512  # the horizon counts, not the requests that never come
 
 
 def test_result_formats() -> None:
@@ -193,14 +224,14 @@ def test_result_formats() -> None:
 def test_interrupt_returns_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     from stability.sim.run import Run
 
-    reach = Run._reach
+    advance = Run._advance
 
     def interrupted(self: Run, time_s: float) -> None:
-        reach(self, time_s)
+        advance(self, time_s)
         if self.arrived > 200:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "_reach", interrupted)
+    monkeypatch.setattr(Run, "_advance", interrupted)
     result = run()
     assert not result.complete
     assert "interrupted" in result.reason

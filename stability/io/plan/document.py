@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from ...errors import PlanSyntaxError, check_choice
 from ...model.fleet import Fleet
 from ...model.targets import Targets
 from ...model.workload import Workload
 from .fleet import LinkSection, PoolSection, build_fleet
 from .problems import Problems
+from .reading import read_source, source_from_text
 from .section import Section
 from .source import Key, PlanSource
 from .targets import TargetsSection
 from .workload import WorkloadSection
-from .yaml import parse_yaml
 
 SCHEMA = "stability/plan/1"
-
-FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "yaml", ".toml": "toml"}
-"""Format of a plan file by the end of its name; JSON is YAML, too."""
 
 
 class PlanSection(Section):
@@ -82,23 +76,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     PlanError
         If it fits the schema and makes no sense; with every problem and its line.
     """
-    file = Path(path)
-    if file.suffix.lower() not in FORMATS:
-        raise PlanSyntaxError(f"{file} ends in {file.suffix!r}, must end in {', '.join(FORMATS)}. Rename the file.")
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise PlanSyntaxError(f"{file} does not exist, must be a plan file. Check the path.") from None
-    except IsADirectoryError:
-        raise PlanSyntaxError(f"{file} is a folder, must be a plan file. Name the file in it.") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise PlanSyntaxError(
-            f"{file}:{line}: byte 0x{error.object[error.start]:02x} is not UTF-8, the file must be. Save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise PlanSyntaxError(f"{file} cannot be read ({error.strerror or error}). Check the file.") from None
-    return plan_from_text(text, format=FORMATS[file.suffix.lower()], name=str(path), folder=file.parent)
+    return plan_from_source(read_source(path))
 
 
 def plan_from_text(
@@ -126,23 +104,18 @@ def plan_from_text(
     PlanSyntaxError, PlanError
         As for `read_plan`.
     """
-    if check_choice("format", format, ("yaml", "toml")) == "yaml":
-        data, lines = parse_yaml(text, name)
-    else:
-        data, lines = _parse_toml(text, name), {}
-    if not data and not isinstance(data, int | float):
-        raise PlanSyntaxError(f"{name} is empty, must hold a plan. Start from the example that `stability check` runs.")
-    if not isinstance(data, dict):
-        raise PlanSyntaxError(
-            f"{name} holds a {type(data).__name__}, must hold a mapping with the keys schema, workload and fleet. Write one."
-        )
-    return _build(PlanSource(name=name, folder=Path(folder), data=data, lines=lines))
+    return plan_from_source(source_from_text(text, format=format, name=name, folder=folder))
+
+
+def example_source() -> PlanSource:
+    """The content of the plan that runs without a plan."""
+    with resources.as_file(resources.files(__package__) / "examples" / "chat.yaml") as path:
+        return read_source(path)
 
 
 def example_plan() -> Plan:
     """The plan that runs without a plan: a chat service on eight H100s."""
-    with resources.as_file(resources.files(__package__) / "examples" / "chat.yaml") as path:
-        return read_plan(path)
+    return plan_from_source(example_source())
 
 
 def example_text() -> str:
@@ -150,7 +123,19 @@ def example_text() -> str:
     return (resources.files(__package__) / "examples" / "chat.yaml").read_text(encoding="utf-8")
 
 
-def _build(source: PlanSource) -> Plan:
+def plan_from_source(source: PlanSource) -> Plan:
+    """The plan in parsed content.
+
+    Parameters
+    ----------
+    source : PlanSource
+        Content of a plan file; messages tell its lines.
+
+    Raises
+    ------
+    PlanSyntaxError, PlanError
+        As for `read_plan`.
+    """
     problems = Problems(source)
     whole = problems.fit(PlanSection, ())
     if whole is None:  # sections that fit are built all the same, so that one report holds their problems, too
@@ -176,12 +161,3 @@ def _build_what_fits(problems: Problems) -> None:
         key: Key = ("fleet", index)
         if pool := scratch.fit(PoolSection, key):
             pool.build(problems, key)
-
-
-def _parse_toml(text: str, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanSyntaxError(f"{name}: not valid TOML ({error}). Correct the line.") from None
-    except RecursionError:
-        raise PlanSyntaxError(f"{name}: nested too deeply, must be a plan. Correct the file.") from None

@@ -1,0 +1,37 @@
+"""A small grid: two rates and three numbers of slots, one of them impossible, with two seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+PLAN = """\
+schema: stability/plan/1
+workload:
+  rate_per_s: 5
+  lengths: {prompt: 100, output: 80}
+fleet:
+  - pool: a
+    iteration: {affine: {base_s: 10 ms, per_prefill_token_s: 100 us}}
+    kv_capacity_tokens: 100k
+    engine: {max_num_seqs: 8, max_num_batched_tokens: 512, admission: reserve, block_size: 1}
+"""
+
+GRID = """\
+schema: stability/grid/1
+plan: plan.yaml
+axes:
+  workload.rate_per_s: [5, 20]
+  fleet[0].engine.max_num_seqs: [8, 1000, 16]
+seeds: [1, 2]
+simulate: {requests: 60}
+output: rows.jsonl
+"""
+
+
+@pytest.fixture
+def grid_file(tmp_path: Path) -> Path:
+    (tmp_path / "plan.yaml").write_text(PLAN, encoding="utf-8")
+    (tmp_path / "grid.yaml").write_text(GRID, encoding="utf-8")
+    return tmp_path / "grid.yaml"
