@@ -169,13 +169,14 @@ def discretisation(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> Disc
 
     sizes = np.zeros(SIZE, dtype=np.complex128)
     for lengths, share in zip(laws, shares, strict=True):
-        for part in lengths.parts():
+        for index, part in enumerate(lengths.parts()):
             if isinstance(part, ProductPart):
                 prompt = fold(part.prompt.values.astype(np.float64), part.prompt.probabilities)
                 output = fold(part.output.values.astype(np.float64), part.output.probabilities)
                 sizes += share * part.weight * prompt * output
             else:
-                sizes += share * part.weight * fold(*_totals(part))
+                values, mass = _observed(lengths, index, False)
+                sizes += share * part.weight * fold(values.astype(np.float64), mass)
     grid = STEPS * unit / walk.output_mean
     found = [1.0]
     for steps, y in zip(STEPS.tolist(), grid.tolist(), strict=True):
@@ -377,7 +378,7 @@ def _transform(
     """E[S**order exp(-theta S)] with S = s + o, or S = s."""
     total = 0.0
     for lengths, share in zip(laws, shares, strict=True):
-        for part in lengths.parts():
+        for index, part in enumerate(lengths.parts()):
             if isinstance(part, ProductPart):
                 s = [
                     float(part.prompt.probabilities @ _weighed(part.prompt.values, theta, k)) for k in range(order + 1)
@@ -390,7 +391,8 @@ def _transform(
                 else:
                     found = sum(math.comb(order, k) * s[k] * o[order - k] for k in range(order + 1))
             else:
-                found = part.mean(lambda a, b: _weighed(a if prompt_only else a + b, theta, order))
+                values, mass = _observed(lengths, index, prompt_only)
+                found = float(mass @ _weighed(values, theta, order))
             total += share * part.weight * found
     return total
 
@@ -412,8 +414,12 @@ def _moment(laws: tuple[Lengths, ...], shares: tuple[float, ...], prompt: int, o
     return total
 
 
-def _totals(part: AtomPart) -> tuple[FloatArray, FloatArray]:
-    """Distinct prompt + output lengths and their probabilities."""
-    values, places = np.unique(part.prompt_tokens + part.output_tokens, return_inverse=True)
-    mass = np.bincount(places, weights=part.probabilities)
-    return values.astype(np.float64), mass / mass.sum()
+@lru_cache(maxsize=64)
+def _observed(lengths: Lengths, index: int, prompt_only: bool) -> tuple[IntArray, FloatArray]:
+    """Distinct sizes of the observed pairs in part `index`, prompt + output or prompt alone, and their probabilities."""
+    part = lengths.parts()[index]
+    assert isinstance(part, AtomPart)
+    sizes = part.prompt_tokens if prompt_only else part.prompt_tokens + part.output_tokens
+    mass = np.bincount(sizes, weights=part.probabilities).astype(np.float64)
+    values = np.flatnonzero(mass)
+    return values, mass[values] / mass.sum()

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .._types import FloatArray, IntArray
-from ..model.lengths import AtomPart, ProductPart
+from ..model.lengths import AtomPart, Lengths, ProductPart
 from ..model.workload import RequestClass
 from .moments import Demand
 
@@ -115,20 +116,25 @@ def _equal_parts(rows: IntArray, weights: FloatArray) -> list[IntArray]:
 
 
 def _marks(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Representative (prompt, output, weight) triples: strata of each law's probability."""
+    """Representative (prompt, output, weight) triples of a mix."""
+    found = [_law_marks(item.lengths) for item in classes]
+    weights = [share * mass for share, (_, _, mass) in zip(mix.tolist(), found, strict=True)]
+    return np.concatenate([s for s, _, _ in found]), np.concatenate([o for _, o, _ in found]), np.concatenate(weights)
+
+
+@lru_cache(maxsize=256)
+def _law_marks(lengths: Lengths) -> tuple[IntArray, IntArray, FloatArray]:
+    """The same of one law: strata of its probability."""
     levels = (np.arange(MARKS) + 0.5) / MARKS
     prompts, outputs, weights = [], [], []
-    for item, share in zip(classes, mix.tolist(), strict=True):
-        for part in item.lengths.parts():
-            if isinstance(part, ProductPart):
-                s = np.repeat(part.prompt.quantile(levels), MARKS)
-                o = np.tile(part.output.quantile(levels), MARKS)
-                mass = np.full(len(s), 1.0 / len(s))
-            else:
-                rows = _representatives(part)
-                s, o = part.prompt_tokens[rows], part.output_tokens[rows]
-                mass = np.full(len(s), 1.0 / len(s))
-            prompts.append(s)
-            outputs.append(o)
-            weights.append(share * part.weight * mass)
+    for part in lengths.parts():
+        if isinstance(part, ProductPart):
+            s = np.repeat(part.prompt.quantile(levels), MARKS)
+            o = np.tile(part.output.quantile(levels), MARKS)
+        else:
+            rows = _representatives(part)
+            s, o = part.prompt_tokens[rows], part.output_tokens[rows]
+        prompts.append(s)
+        outputs.append(o)
+        weights.append(np.full(len(s), part.weight / len(s)))
     return np.concatenate(prompts), np.concatenate(outputs), np.concatenate(weights)

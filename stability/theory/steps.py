@@ -61,13 +61,10 @@ def prompt_law(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> PromptLa
                 values.append(part.prompt.values)
                 weights.append(share * part.weight * part.prompt.probabilities)
             else:
-                found, counts = np.unique(part.prompt_tokens, return_counts=True)
-                if part.probabilities is None:
-                    mass = counts / counts.sum()
-                else:
-                    mass = np.bincount(np.searchsorted(found, part.prompt_tokens), weights=part.probabilities)
+                mass = np.bincount(part.prompt_tokens, weights=part.probabilities).astype(np.float64)
+                found = np.flatnonzero(mass)
                 values.append(found)
-                weights.append(share * part.weight * mass)
+                weights.append(share * part.weight * mass[found] / mass.sum())
     return PromptLaw(np.concatenate(values), np.concatenate(weights))
 
 

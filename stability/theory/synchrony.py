@@ -78,8 +78,9 @@ def _by_output(part: ProductPart | AtomPart) -> tuple[FloatArray, FloatArray]:
     weights = np.full(len(outputs), 1 / len(outputs)) if part.probabilities is None else part.probabilities
     mass = np.bincount(outputs, weights=weights).astype(np.float64)
     prompt = np.bincount(outputs, weights=weights * part.prompt_tokens).astype(np.float64)
-    if part.probabilities is None and len(np.unique(outputs)) > 30:
-        spread = float(np.sqrt(np.cov(outputs)))
+    if part.probabilities is None and np.count_nonzero(mass) > 30:
+        ages = np.arange(len(mass))
+        spread = float(np.sqrt(mass @ (ages - mass @ ages) ** 2))
         width = max(1.0, 0.9 * spread * len(outputs) ** -0.2)  # Silverman's rule
         mass, prompt = _smooth(mass, width), _smooth(prompt, width)
     return mass, prompt
