@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +29,30 @@ class Verdict(Enum):
 def no_truth(name: str) -> TypeError:
     """The error for `if report:`."""
     return TypeError(f"a {name} has no truth value, must be asked for its verdict. Write `report.verdict is ...`.")
+
+
+class Tabular(ABC):
+    """What a result of (quantity, value) rows prints and serialises as."""
+
+    __slots__ = ()
+
+    schema: ClassVar[str]
+    """Tag of `to_dict`."""
+
+    @abstractmethod
+    def rows(self) -> Sequence[tuple[str, str]]:
+        """The main figures by name, for people."""
+
+    def summary(self) -> str:
+        """The main figures as a text table."""
+        return text_table(self.rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe mapping, tagged with its schema."""
+        return {"schema": self.schema, **json_safe(self)}
 
 
 def json_safe(value: Any) -> Any:

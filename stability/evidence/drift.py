@@ -37,11 +37,10 @@ does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .._result import Verdict, html_table, json_safe, no_truth, text_table
+from .._result import Tabular, Verdict, no_truth
 from .._types import ArrayLike, FloatArray
 from ..errors import InputError, check_integer, check_number
 from .critical import (
@@ -56,13 +55,12 @@ from .critical import (
 )
 from .series import checked_series
 
-SCHEMA = "stability/evidence/1"
 MOST_BLOCKS = 512
 LOOKS_AT = (256, 384, MOST_BLOCKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StabilityEvidence:
+class StabilityEvidence(Tabular):
     """What a time series says about stability.
 
     Attributes
@@ -83,6 +81,8 @@ class StabilityEvidence:
     alpha, beta : float
         Probability of UNSTABLE at load <= 1, and of STABLE at load >= 1, over runs of any length.
     """
+
+    schema = "stability/evidence/1"
 
     verdict: Verdict
     reason: str
@@ -116,17 +116,6 @@ class StabilityEvidence:
             ("growth per sample", f"{self.growth_per_sample:.4g}"),
             ("false verdicts", f"unstable <= {100 * self.alpha:g} %, stable <= {100 * self.beta:g} %"),
         ]
-
-    def summary(self) -> str:
-        """The result as a text table."""
-        return text_table(self.rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe mapping, tagged with its schema."""
-        return {"schema": SCHEMA, **json_safe(self)}
 
 
 class StabilityTest:

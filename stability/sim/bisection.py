@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .._result import Verdict, html_table, json_safe, text_table
+from .._result import Tabular, Verdict
 from ..errors import InputError, check_integer, check_number
 from ..evidence.drift import MOST_BLOCKS, stability_test
 from ..model.arrivals import Poisson, Replay
@@ -19,7 +18,6 @@ from ..policies.routers import Router
 from .capacity import measured_capacity
 from .engine import simulate
 
-SCHEMA = "stability/bisected-capacity/1"
 MOST_TRIALS = 50
 FIRST_GUESS = (0.9, 1.1)
 """First rates, over saturated throughput."""
@@ -47,7 +45,7 @@ class RateTrial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BisectedCapacity:
+class BisectedCapacity(Tabular):
     """Capacity of a fleet as a bracket of rates.
 
     Attributes
@@ -62,6 +60,8 @@ class BisectedCapacity:
         Why the bracket is wider than asked for; empty otherwise.
     seed : int
     """
+
+    schema = "stability/bisected-capacity/1"
 
     stable_per_s: float
     unstable_per_s: float
@@ -82,17 +82,6 @@ class BisectedCapacity:
         ]
         rows += [(f"{t.rate_per_s:.5g} requests/s", f"{t.verdict} after {t.requests} requests") for t in self.trials]
         return [*rows, ("stopped because", self.reason or "the bracket is narrow enough"), ("seed", f"{self.seed}")]
-
-    def summary(self) -> str:
-        """A table of the main figures, one a line."""
-        return text_table(self.rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe mapping, tagged with its schema."""
-        return {"schema": SCHEMA, **json_safe(self)}
 
 
 def capacity_by_bisection(

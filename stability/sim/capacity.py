@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from .._result import html_table, json_safe, text_table
+from .._result import Tabular
 from .._types import FloatArray, read_only
 from ..errors import InputError, check_integer, check_number
 from ..evidence.intervals import Interval, batch_means_interval
@@ -17,11 +16,9 @@ from ..model.streams import RandomState, seed_sequence
 from ..model.workload import Workload
 from .engine import simulate
 
-SCHEMA = "stability/measured-capacity/1"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MeasuredCapacity:
+class MeasuredCapacity(Tabular):
     """Capacity of a fleet, measured.
 
     Attributes
@@ -38,6 +35,8 @@ class MeasuredCapacity:
         The fleet's capacity in each replication.
     seed : int
     """
+
+    schema = "stability/measured-capacity/1"
 
     capacity_per_s: float
     interval: Interval
@@ -61,17 +60,6 @@ class MeasuredCapacity:
             ("preemptions", ", ".join(f"{count:.3g}" for count in self.preemptions_per_request) + " per request"),
             ("seed", f"{self.seed}"),
         ]
-
-    def summary(self) -> str:
-        """A table of the main figures, one a line."""
-        return text_table(self.rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe mapping, tagged with its schema."""
-        return {"schema": SCHEMA, **json_safe(self)}
 
 
 def measured_capacity(

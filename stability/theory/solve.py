@@ -150,7 +150,9 @@ def _solve_distinct(
     shares[:, 0] = np.where(gates.evicting, memory, shares[:, 0])
 
     # What an evicting gate outside its validated regime reaches all the same, judged by the rows of reservation.
-    reserving = _laws(replicas, classes, mix, demand, 1 / reserve_shares.max(axis=-1))
+    reserving = coefficients  # the same tangents where every replica reserves
+    if evicts.any():
+        reserving = _laws(replicas, classes, mix, demand, 1 / reserve_shares.max(axis=-1))
     reserved = conditions.affine_capacity(reserving, demand, reserve_shares)
     few = _few_fit(demand, free[:, Resource.KV_MEMORY], limits)
     doubts = [

@@ -6,17 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PLAN = """\
-schema: stability/plan/1
-workload:
-  rate_per_s: 5
-  lengths: {prompt: 100, output: 80}
-fleet:
-  - pool: a
-    iteration: {affine: {base_s: 10 ms, per_prefill_token_s: 100 us}}
-    kv_capacity_tokens: 100k
-    engine: {max_num_seqs: 8, max_num_batched_tokens: 512, admission: reserve, block_size: 1}
-"""
+from ..cli.plans import SMALL as PLAN
 
 GRID = """\
 schema: stability/grid/1
