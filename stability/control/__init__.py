@@ -1,0 +1,1 @@
+"""Decisions as optimisation problems, one a file, each with a certificate."""
