@@ -1,0 +1,9 @@
+"""The compiler of the fluid kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...._jit import compiler
+
+kernel = compiler(Path(__file__).resolve().parent)

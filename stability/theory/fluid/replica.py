@@ -1,0 +1,195 @@
+"""One replica of the fluid recursion: its limits, its kinds of requests, its state, and steps of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..._types import FloatArray, IntArray
+from ...errors import InputError, NotModelledError
+from ...model.iteration import IterationTime
+from ...model.replica import Replica
+from ...model.workload import RequestClass
+from ...policies import Fcfs, scheduler_of
+from .ages import AgeTable, age_table
+
+if TYPE_CHECKING:
+    from .kernels.state import Kinds, Limits, Rates, State
+
+SPARE = 1 << 14
+"""Entries kept free for cohorts that eviction splits."""
+
+
+def limits_of(
+    replica: Replica, *, chunk_tokens: int | None = None, admissions: float = math.inf, grain: float | None = None
+) -> Limits:
+    """What a replica can hold.
+
+    Parameters
+    ----------
+    replica : Replica
+        First come, first served. In the limit a prompt is small against the cache, so both gates are one: admission
+        stops where the KV held reaches the capacity less the headroom.
+    chunk_tokens : int, optional
+        Most prompt tokens of one request in an iteration; the token budget if omitted.
+    admissions : float
+        Most requests admitted in an iteration (pacing).
+    grain : float, optional
+        Requests in a unit of mass for laws that are not affine: the step time is averaged over whether an iteration
+        carries prompts. 1, one replica, if omitted; infinite in the limit.
+    """
+    from .kernels.state import Limits
+
+    engine = replica.engine
+    policy = scheduler_of(engine)
+    if not isinstance(policy, Fcfs):
+        raise NotModelledError(f"scheduler = {policy!r} has no fluid limit yet, must be Fcfs.")
+    kind, law = replica.iteration.encode()
+    if not float(replica.iteration.time_s(0.0, 0.0, 0.0)) > 0:
+        raise InputError(
+            f"iteration = {replica.iteration!r} takes no time for an empty iteration, must take some: the fluid limit would "
+            "iterate without end. Give it a base time, or simulate."
+        )
+    affine = isinstance(replica.iteration, IterationTime)
+    return Limits(
+        law_kind=kind,
+        law=law,
+        memory_tokens=float(replica.usable_kv_tokens),
+        headroom_tokens=float(replica.watermark_tokens),
+        max_seqs=float(engine.max_num_seqs),
+        max_tokens=float(engine.max_num_batched_tokens),
+        chunk_tokens=float(chunk_tokens or engine.max_num_batched_tokens),
+        admissions=float(admissions),
+        reserves=not policy.evicts,
+        grain=math.inf if affine else 1.0 if grain is None else float(grain),
+    )
+
+
+def kinds_of(tables: Sequence[AgeTable], mixes: FloatArray) -> Kinds:
+    """Tables of all kinds in one array.
+
+    Parameters
+    ----------
+    tables : sequence of AgeTable
+        One per kind, of one width.
+    mixes : (n_mixes, n_kinds) ndarray
+        Shares of the kinds in each mix, rows summing to 1.
+    """
+    from .kernels.state import Kinds
+
+    ages = np.array([len(table) for table in tables], dtype=np.int64)
+    columns = np.zeros((len(tables), int(ages.max()), tables[0].columns.shape[1]))
+    for row, table in zip(columns, tables, strict=True):
+        row[: len(table)] = table.columns
+    return Kinds(columns=columns, ages=ages, width=tables[0].width, mixes=np.ascontiguousarray(mixes, dtype=np.float64))
+
+
+def tables_of(replica: Replica, classes: Sequence[RequestClass], width: int, chunk: int) -> list[AgeTable]:
+    """The age table of each class on `replica`."""
+    size = replica.engine.block_size
+    return [age_table(item.lengths, chunk, size, item.max_output_tokens, width) for item in classes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FluidReplica:
+    """State of one replica under way; masses are requests per replica."""
+
+    limits: Limits
+    kinds: Kinds
+    state: State
+
+    @classmethod
+    def empty(cls, limits: Limits, kinds: Kinds, windows: int) -> FluidReplica:
+        """An idle replica at time 0, for rates of `windows` windows."""
+        from .kernels.state import empty_state
+
+        cohorts = 2 * int(kinds.ages.sum()) + SPARE
+        return cls(limits, kinds, empty_state(cohorts, cohorts, windows + 8))
+
+    def queue(self, mass: float, mix: int) -> None:
+        """Put `mass` requests, or endlessly many, at the end of the queue."""
+        from .kernels import state as s
+
+        waiting, counts = self.state.waiting, self.state.registers.counts
+        place = int((counts[s.FIRST] + counts[s.QUEUED]) % len(waiting.queued))
+        waiting.mix[place], waiting.queued[place] = mix, mass
+        counts[s.QUEUED] += 1
+        if math.isfinite(mass):
+            self.state.registers.totals[s.ARRIVED] += mass
+
+    def advance(
+        self, rates: Rates, *, until_s: float = math.inf, until_steps: int = 1 << 62, spacing_s: float = 0.0, rows: int = 0
+    ) -> FloatArray:
+        """Steps up to the first that would start at `until_s`, or until `until_steps` were made; rows of samples.
+
+        Parameters
+        ----------
+        rates : Rates
+            Arrivals.
+        spacing_s : float >= 0
+            Time between samples, s; 0 samples every step.
+        rows : int
+            Most samples; 0 takes none.
+        """
+        from .kernels import run, state as s
+
+        registers = self.state.registers
+        registers.counts[s.SAMPLES] = 0
+        samples = np.empty((rows or 1, len(s.SAMPLE_COLUMNS)))
+        if not rows:
+            registers.totals[s.NEXT_SAMPLE] = math.inf
+        status = run.advance(
+            self.state, self.kinds, self.limits, rates, until_s, until_steps, spacing_s if rows else 0.0, samples
+        )
+        if status == s.NO_ROOM:
+            raise InputError(
+                "evictions split the resident requests into too many groups to follow, must be fewer. "
+                "Take coarser ages or less load."
+            )
+        if status == s.NO_TIME:
+            raise InputError("an iteration takes no time, must take some. Give the step-time law a base time.")
+        return samples[: registers.counts[s.SAMPLES]]
+
+    @property
+    def totals(self) -> FloatArray:
+        """Running totals, see `kernels.state`."""
+        return self.state.registers.totals
+
+    @property
+    def resident(self) -> float:
+        """Requests resident."""
+        from .kernels import state as s
+        from .ages import Column
+
+        c, n = self.state.cohorts, self.state.registers.counts[s.COHORTS]
+        return float((c.mass[:n] * self.kinds.columns[c.kind[:n], c.age[:n], Column.BOUNDARY]).sum())
+
+    @property
+    def waiting(self) -> float:
+        """Requests waiting."""
+        from .kernels.run import waiting_now
+
+        return float(waiting_now(self.state, self.kinds))
+
+
+def steady_rates(rate_per_s: float, mix: int = 0) -> Rates:
+    """A rate that never changes."""
+    from .kernels.state import Rates
+
+    return Rates(np.zeros(1), np.array([rate_per_s]), np.array([mix], dtype=np.int64))
+
+
+def same_mix(rates: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Distinct mixes among rows of rates by class, and the mix of each row; rows without arrivals take the first."""
+    total = rates.sum(axis=1)
+    shares = np.divide(rates, total[:, None], out=np.zeros_like(rates), where=total[:, None] > 0)
+    used = np.flatnonzero(total > 0)
+    distinct, which = np.unique(np.round(shares[used], 12), axis=0, return_inverse=True)
+    mix = np.zeros(len(rates), dtype=np.int64)
+    mix[used] = which.ravel()
+    exact = np.array([shares[used[np.flatnonzero(which.ravel() == i)[0]]] for i in range(len(distinct))])
+    return exact, mix
