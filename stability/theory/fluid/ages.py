@@ -137,7 +137,7 @@ def _product(
             continue
         p = ps[mine] / ps[mine].sum()
         v = s[mine]
-        residues = np.bincount(v % block_size, weights=p, minlength=block_size)
+        residues = np.bincount(v % block_size, weights=p, minlength=block_size).astype(np.float64)
         pad = _pads(residues, block_size)
         g = np.arange(len(alive))
         rounded = float(p @ v) + g + pad[g % block_size]  # E of the blocks of s + g
@@ -147,14 +147,16 @@ def _product(
             reserved = alive * float(p @ blocks(v + max_output_tokens, block_size))
         first, square = float(p @ v), float(p @ (v.astype(np.float64) ** 2))
         pieces.append(
-            (m, weight * _columns(m, chunk, block_size, alive, alive * first, alive * square, alive * rounded, reserved))
+            (
+                m,
+                weight
+                * _columns(m, chunk, block_size, alive, alive * first, alive * square, alive * rounded, reserved),
+            )
         )
     return pieces
 
 
-def _atoms(
-    part: AtomPart, chunk: int, block_size: int, max_output_tokens: int | None
-) -> list[tuple[int, FloatArray]]:
+def _atoms(part: AtomPart, chunk: int, block_size: int, max_output_tokens: int | None) -> list[tuple[int, FloatArray]]:
     """The same for observed pairs: sums over the pairs whose output is longer than each g."""
     s, o = part.prompt_tokens, part.output_tokens
     weights = np.full(len(s), 1.0 / len(s)) if part.probabilities is None else part.probabilities
@@ -167,7 +169,7 @@ def _atoms(
         size = int(out.max()) + 1
 
         def over(values: FloatArray, out: IntArray = out, size: int = size) -> FloatArray:
-            return _beyond(np.bincount(out, weights=values, minlength=size))
+            return _beyond(np.bincount(out, weights=values, minlength=size).astype(np.float64))
 
         x = v.astype(np.float64)
         alive, first, square = over(w), over(w * x), over(w * x * x)

@@ -122,7 +122,13 @@ class FluidReplica:
             self.state.registers.totals[s.ARRIVED] += mass
 
     def advance(
-        self, rates: Rates, *, until_s: float = math.inf, until_steps: int = 1 << 62, spacing_s: float = 0.0, rows: int = 0
+        self,
+        rates: Rates,
+        *,
+        until_s: float = math.inf,
+        until_steps: int = 1 << 62,
+        spacing_s: float = 0.0,
+        rows: int = 0,
     ) -> FloatArray:
         """Steps up to the first that would start at `until_s`, or until `until_steps` were made; rows of samples.
 
@@ -135,7 +141,8 @@ class FluidReplica:
         rows : int
             Most samples; 0 takes none.
         """
-        from .kernels import run, state as s
+        from .kernels import run
+        from .kernels import state as s
 
         registers = self.state.registers
         registers.counts[s.SAMPLES] = 0
@@ -162,8 +169,8 @@ class FluidReplica:
     @property
     def resident(self) -> float:
         """Requests resident."""
-        from .kernels import state as s
         from .ages import Column
+        from .kernels import state as s
 
         c, n = self.state.cohorts, self.state.registers.counts[s.COHORTS]
         return float((c.mass[:n] * self.kinds.columns[c.kind[:n], c.age[:n], Column.BOUNDARY]).sum())

@@ -19,11 +19,11 @@ from ...model.replica import Replica
 from ...model.workload import Workload
 from .replica import FluidReplica, kinds_of, limits_of, steady_rates, tables_of
 
-TOLERANCE = 2e-4
+TOLERANCE = 5e-4
 """Relative difference of two successive averages at which a run is called stationary."""
 
-MOST_LIVES = 4096
-"""Mean lives of a request after which a run ends in any case."""
+MOST_LIVES = 512
+"""Longest lives of a request after which a run ends in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,9 @@ class Limits(NamedTuple):
     chunk_tokens: float
     admissions: float  # most per iteration
     reserves: bool
-    grain: float  # requests in a unit of mass, if the law is averaged over whether a step carries prompts; else infinite
+    grain: (
+        float  # requests in a unit of mass, if the law is averaged over whether a step carries prompts; else infinite
+    )
 
 
 class Kinds(NamedTuple):
@@ -123,7 +125,14 @@ def empty_state(cohorts: int, evicted: int, queued: int) -> State:
     totals = np.zeros(N_TOTALS)
     counts = np.zeros(N_COUNTS, dtype=np.int64)
     return State(
-        Cohorts(*(np.zeros(cohorts, dtype=np.int64) for _ in range(3)), *(np.zeros(cohorts) for _ in range(3))),
+        Cohorts(
+            np.zeros(cohorts, dtype=np.int64),
+            np.zeros(cohorts, dtype=np.int64),
+            np.zeros(cohorts, dtype=np.int64),
+            np.zeros(cohorts),
+            np.zeros(cohorts),
+            np.zeros(cohorts),
+        ),
         Waiting(
             np.zeros(evicted, dtype=np.int64),
             np.zeros(evicted, dtype=np.int64),

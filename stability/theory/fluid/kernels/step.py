@@ -31,7 +31,7 @@ def add(sums: FloatArray, row: FloatArray, mass: float, redo: float, chunk: floa
     """Add a cohort's demand in this step to `sums` (take it out if `mass` < 0); return the KV it holds."""
     sums[s.RESERVED] += mass * row[RESERVED_AT]
     if redo == 0.0:
-        held = mass * row[HELD_AT]
+        held = float(mass * row[HELD_AT])
         sums[s.RUN] += mass * row[RESIDENT_AT]
         sums[s.HELD] += held
         sums[s.DECODE] += mass * row[DECODE_AT]
@@ -42,12 +42,12 @@ def add(sums: FloatArray, row: FloatArray, mass: float, redo: float, chunk: floa
     alive = mass * row[BOUNDARY_AT]
     done = row[REDO_AT] / row[BOUNDARY_AT] - redo
     if redo + 1.0 <= chunk:  # the last chunk takes the last known token along, whose decode this would have been
-        held = mass * row[HELD_AT]
+        held = float(mass * row[HELD_AT])
         sums[s.RUN] += mass * row[RESIDENT_AT]
         sums[s.PREFILL] += alive * redo / width + mass * (row[PREFILL_AT] + row[DECODE_AT])
         sums[s.CONTEXT] += alive * redo * (done + redo / 2) / width + mass * row[CONTEXT_AT]
     else:
-        held = alive * (done + chunk)
+        held = float(alive * (done + chunk))
         sums[s.RUN] += alive
         sums[s.PREFILL] += alive * chunk / width
         sums[s.CONTEXT] += alive * chunk * (done + chunk / 2) / width
