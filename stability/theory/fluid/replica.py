@@ -16,6 +16,7 @@ from ...model.replica import Replica
 from ...model.workload import RequestClass
 from ...policies import Fcfs, scheduler_of
 from .ages import AgeTable, age_table
+from .samples import SAMPLE_COLUMNS
 
 if TYPE_CHECKING:
     from .kernels.state import Kinds, Limits, Rates, State
@@ -146,7 +147,7 @@ class FluidReplica:
 
         registers = self.state.registers
         registers.counts[s.SAMPLES] = 0
-        samples = np.empty((rows or 1, len(s.SAMPLE_COLUMNS)))
+        samples = np.empty((rows or 1, len(SAMPLE_COLUMNS)))
         if not rows:
             registers.totals[s.NEXT_SAMPLE] = math.inf
         status = run.advance(

@@ -9,15 +9,16 @@ evictions that chance alone causes vanish in it. **Approximation** for a finite 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..._types import FloatArray
+from ..._types import FloatArray, dot
 from ...errors import check_number
 from ...model.replica import Replica
 from ...model.workload import Workload
 from .replica import FluidReplica, kinds_of, limits_of, steady_rates, tables_of
+from .samples import SAMPLE_COLUMNS
 
 TOLERANCE = 5e-4
 """Relative difference of two successive averages at which a run is called stationary."""
@@ -44,7 +45,7 @@ class Saturated:
     iteration_s : float
         Mean iteration time.
     swing : float
-        Standard deviation over mean of the KV held, step by step: 0 at an equilibrium, positive in a cycle.
+        Standard deviation over mean of the KV held over time: 0 at an equilibrium, positive in a cycle.
     accuracy : float
         Relative difference between the last two averages of the throughput.
     """
@@ -96,8 +97,6 @@ def saturated(
     >>> round(saturated(replica, st.Workload.poisson(1.0, lengths)).throughput_per_s, 6)
     200.0
     """
-    from .kernels import state as s
-
     check_number("tolerance", tolerance, above=0)
     classes = [item for item in workload.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
@@ -109,34 +108,35 @@ def saturated(
     run.queue(math.inf, 0)
     none = steady_rates(0.0)
     life = max(64, len(one))
-    done, before = 0, math.nan
-    window = 8 * life
+    done, before, steps = 0, math.nan, 8 * life
     while True:
-        done += window
-        start = run.totals.copy()
-        samples = run.advance(none, until_steps=done, rows=window)
-        found = _averages(run.totals - start, window, samples, s)
+        done += steps
+        found = _averages(run.advance(none, until_steps=done, rows=steps))
         change = abs(found.throughput_per_s - before) / found.throughput_per_s
-        before = found.throughput_per_s
         if change < tolerance or done > MOST_LIVES * life:
-            return Saturated(
-                **{name: getattr(found, name) for name in Saturated.__slots__ if name != "accuracy"}, accuracy=change
-            )
-        window = done
+            return replace(found, accuracy=change)
+        before, steps = found.throughput_per_s, done
 
 
-def _averages(over: FloatArray, steps: int, samples: FloatArray, s: object) -> Saturated:
-    """Averages over a stretch of the run from the growth of its totals."""
-    totals = {name: float(over[getattr(s, name)]) for name in ("NOW", "COMPLETED", "EVICTIONS", "KV_AREA", "RUN_AREA")}
-    completed = totals["COMPLETED"]
-    held = samples[:, 3]
+def _averages(samples: FloatArray) -> Saturated:
+    """Averages over the steps sampled, one row each.
+
+    Weighted by a Hann window: what is periodic cancels like the cube of its period, though the window is no multiple of it.
+    """
+    column = {name: samples[:, i] for i, name in enumerate(SAMPLE_COLUMNS)}
+    took_s, completed, evicted = (np.diff(column[name]) for name in ("time_s", "completed", "evicted"))
+    held, running = column["kv_tokens"][:-1], column["running"][:-1]
+    weights = np.hanning(len(took_s))
+    total_s = dot(weights, took_s)
+    leaving = dot(weights, completed)
+    kv = dot(weights, held * took_s) / total_s
     return Saturated(
-        throughput_per_s=completed / totals["NOW"],
-        per_iteration=completed / steps,
-        evictions_per_request=totals["EVICTIONS"] / completed if completed > 0 else math.inf,
-        kv_tokens=totals["KV_AREA"] / totals["NOW"],
-        running=totals["RUN_AREA"] / totals["NOW"],
-        iteration_s=totals["NOW"] / steps,
-        swing=float(held.std() / held.mean()),
+        throughput_per_s=leaving / total_s,
+        per_iteration=leaving / float(weights.sum()),
+        evictions_per_request=dot(weights, evicted) / leaving if leaving > 0 else math.inf,
+        kv_tokens=kv,
+        running=dot(weights, running * took_s) / total_s,
+        iteration_s=total_s / float(weights.sum()),
+        swing=math.sqrt(max(0.0, dot(weights, (held - kv) ** 2 * took_s) / total_s)) / kv,
         accuracy=math.nan,
     )

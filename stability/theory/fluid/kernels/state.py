@@ -16,23 +16,6 @@ NONE = -1
 DONE, NO_ROOM, NO_TIME = range(3)
 """Outcome of a run: as asked; a list is full; an iteration took no time."""
 
-SAMPLE_COLUMNS = (
-    "time_s",
-    "waiting",
-    "running",
-    "kv_tokens",
-    "iteration_s",
-    "decoding",
-    "prefill_tokens",
-    "arrived",
-    "admitted",
-    "completed",
-    "evicted",
-    "generated_tokens",
-    "busy_s",
-)
-"""What is recorded of a step. The state is that of the step, counts are those before it."""
-
 
 class Limits(NamedTuple):
     """What one replica can hold, and its step-time law."""
