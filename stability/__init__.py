@@ -36,6 +36,12 @@ from .sim.result import SimulationResult as SimulationResult
 from .theory.analyze import analyze as analyze
 from .theory.check import CheckResult as CheckResult
 from .theory.check import check as check
+from .theory.fluid.events import Burst as Burst
+from .theory.fluid.events import Outage as Outage
+from .theory.fluid.fleet import fluid_path as fluid_path
+from .theory.fluid.path import FluidPath as FluidPath
+from .theory.fluid.transient import Transient as Transient
+from .theory.fluid.transient import transient as transient
 from .theory.latency import LatencyReport as LatencyReport
 from .theory.latency import latency as latency
 from .theory.latency import rate_within as rate_within

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,23 +105,71 @@ class FluidReplica:
     state: State
 
     @classmethod
-    def empty(cls, limits: Limits, kinds: Kinds, windows: int) -> FluidReplica:
-        """An idle replica at time 0, for rates of `windows` windows."""
-        from .kernels.state import empty_state
+    def empty(cls, limits: Limits, kinds: Kinds, windows: int, now_s: float = 0.0) -> FluidReplica:
+        """An idle replica, for rates of `windows` windows."""
+        from .kernels import state as s
 
         cohorts = 2 * int(kinds.ages.sum()) + SPARE
-        return cls(limits, kinds, empty_state(cohorts, cohorts, windows + 8))
+        found = cls(limits, kinds, s.empty_state(cohorts, 2 * cohorts, 2 * windows + 16))
+        found.totals[s.NOW] = now_s
+        return found
 
-    def queue(self, mass: float, mix: int) -> None:
+    def copy(self) -> FluidReplica:
+        """The same state, apart from this one."""
+        return FluidReplica(self.limits, self.kinds, deepcopy(self.state))
+
+    def set_window(self, window: int) -> None:
+        """Say in which window of the rates now lies."""
+        from .kernels import state as s
+
+        self.state.registers.counts[s.WINDOW] = window
+
+    def queue(self, mass: float, mix: int, *, arrives: bool = True) -> None:
         """Put `mass` requests, or endlessly many, at the end of the queue."""
         from .kernels import state as s
 
         waiting, counts = self.state.waiting, self.state.registers.counts
+        if counts[s.QUEUED] >= len(waiting.queued) - 2:
+            raise InputError(
+                "the mix of arrivals changes too often to be queued, must change less. Average the schedule."
+            )
         place = int((counts[s.FIRST] + counts[s.QUEUED]) % len(waiting.queued))
         waiting.mix[place], waiting.queued[place] = mix, mass
         counts[s.QUEUED] += 1
-        if math.isfinite(mass):
-            self.state.registers.totals[s.ARRIVED] += mass
+        if arrives and math.isfinite(mass):
+            self.totals[s.ARRIVED] += mass
+
+    def absorb(self, other: FluidReplica, share: float) -> None:
+        """Take over `share` of what a lost replica held: its residents ahead of the queue, its queue behind."""
+        from .kernels import state as s
+
+        waiting, counts = self.state.waiting, self.state.registers.counts
+        theirs, their_counts = other.state, other.state.registers.counts
+        stack = int(their_counts[s.EVICTED])
+        newest_first = slice(int(their_counts[s.COHORTS]) - 1, None, -1) if their_counts[s.COHORTS] else slice(0, 0)
+        cohorts = theirs.cohorts
+        kind = np.concatenate((theirs.waiting.kind[:stack], cohorts.kind[newest_first]))
+        age = np.concatenate((theirs.waiting.age[:stack], cohorts.age[newest_first]))
+        mass = share * np.concatenate((theirs.waiting.mass[:stack], cohorts.mass[newest_first]))
+        top = int(counts[s.EVICTED])
+        here = slice(top, top + len(mass))
+        if here.stop + counts[s.COHORTS] > len(waiting.mass):
+            raise InputError("too many outages to follow what each replica takes over, must be fewer. Merge some.")
+        waiting.kind[here], waiting.age[here], waiting.mass[here] = kind, age, mass
+        counts[s.EVICTED] = here.stop
+        for i in range(int(their_counts[s.QUEUED])):
+            place = (int(their_counts[s.FIRST]) + i) % len(theirs.waiting.queued)
+            self.queue(share * float(theirs.waiting.queued[place]), int(theirs.waiting.mix[place]), arrives=False)
+
+    def sample(self, like: FloatArray | None = None) -> FloatArray:
+        """A row of `SAMPLE_COLUMNS` for now: counts so far, and the state of the iteration `like` was taken in."""
+        from .kernels import state as s
+
+        row = np.zeros(len(SAMPLE_COLUMNS)) if like is None else like.copy()
+        order = (s.ARRIVED, s.ADMITTED, s.COMPLETED, s.EVICTIONS, s.GENERATED, s.BUSY)
+        row[0] = self.totals[s.NOW]
+        row[7:] = [self.totals[i] for i in order]
+        return row
 
     def advance(
         self,

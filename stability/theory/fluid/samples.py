@@ -18,3 +18,12 @@ SAMPLE_COLUMNS = (
     "busy_s",
 )
 """What is recorded of a step. The state is that of the step, counts are those before it."""
+
+STATES = range(1, 7)
+"""Columns that are states."""
+
+COUNTS = range(7, len(SAMPLE_COLUMNS))
+"""Columns that are counts since the start."""
+
+AT = {name: column for column, name in enumerate(SAMPLE_COLUMNS)}
+"""Column of each name."""

@@ -196,6 +196,7 @@ def complete(state: State, kinds: Kinds, limits: Limits) -> None:
     cohorts, counts, totals = state.cohorts, state.registers.counts, state.registers.totals
     chunk = limits.chunk_tokens * kinds.width
     kept = 0
+    left = generated = 0.0  # summed here: a total grows so large that small terms would be rounded away
     for i in range(counts[s.COHORTS]):
         kind, age, mass, redo = cohorts.kind[i], cohorts.age[i], cohorts.mass[i], cohorts.redo[i]
         row = kinds.columns[kind, age]
@@ -204,17 +205,19 @@ def complete(state: State, kinds: Kinds, limits: Limits) -> None:
             after = row[BOUNDARY_AT]
         else:
             redo = 0.0
-            totals[s.GENERATED] += mass * row[TOKENS_AT] * kinds.width
+            generated += mass * row[TOKENS_AT] * kinds.width
             age += 1
             after = kinds.columns[kind, age, BOUNDARY_AT] if age < kinds.ages[kind] else 0.0
         if mass * after < s.FLOOR:
-            totals[s.COMPLETED] += mass * row[BOUNDARY_AT]
+            left += mass * row[BOUNDARY_AT]
             continue
-        totals[s.COMPLETED] += mass * (row[BOUNDARY_AT] - after)
+        left += mass * (row[BOUNDARY_AT] - after)
         cohorts.kind[kept], cohorts.age[kept], cohorts.batch[kept] = kind, age, cohorts.batch[i]
         cohorts.mass[kept], cohorts.redo[kept] = mass, redo
         kept += 1
     counts[s.COHORTS] = kept
+    totals[s.COMPLETED] += left
+    totals[s.GENERATED] += generated
 
 
 @kernel
