@@ -12,18 +12,20 @@ SIZE = 1 << 13
 """Lattice points; tables longer than this fold their tail onto the last point."""
 
 
-def lattice_law(sizes: FloatArray, weights: FloatArray) -> FloatArray:
-    """Law of a size on the points 0, 1, ..., `SIZE` - 1; sizes are split between neighbours to keep their mean.
+def lattice_law(sizes: FloatArray, weights: FloatArray, points: int = SIZE) -> FloatArray:
+    """Law of a size on the points 0, 1, ..., `points` - 1; sizes are split between neighbours to keep their mean.
 
     Parameters
     ----------
     sizes, weights : (n,) ndarray
         Possible sizes, in lattice units, and their probabilities.
+    points : int
+        Length of the lattice; longer sizes fall on its last point.
     """
-    floor = np.minimum(np.floor(sizes), SIZE - 2).astype(np.int64)
+    floor = np.minimum(np.floor(sizes), points - 2).astype(np.int64)
     part = np.clip(sizes - floor, 0.0, 1.0)
-    mass = np.bincount(floor, weights=weights * (1 - part), minlength=SIZE)
-    mass += np.bincount(floor + 1, weights=weights * part, minlength=SIZE)
+    mass = np.bincount(floor, weights=weights * (1 - part), minlength=points)
+    mass += np.bincount(floor + 1, weights=weights * part, minlength=points)
     return np.asarray(mass / mass.sum())
 
 

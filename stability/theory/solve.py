@@ -19,12 +19,12 @@ from ..model.iteration import IterationTime, Staircase
 from ..model.lengths import Lengths
 from ..model.replica import Replica
 from ..model.workload import RequestClass
-from ..policies import Fcfs, scheduler_of
 from . import conditions, envelope, footprint
 from .conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource
-from .eviction import few_running, gate_capacity
 from .moments import N_DEMANDS, Demand, Moments, mean_over, moments, standard_error
-from .steps import composition, effective_law, prompt_law
+from .regimes import evicts as evicts_of
+from .regimes import gated
+from .steps import prompt_law, tangent_laws
 from .synchrony import roots_outside
 
 ROW_TOLERANCE = 0.01
@@ -44,6 +44,9 @@ FEW_FIT = 0.1
 
 COARSE = 0.25
 """Share of a reservation lost to block rounding from which growth seldom needs a block."""
+
+DOUBT_TOLERANCE = 0.10
+"""Accuracy of a gate's capacity outside its validated regime (measured: 8 %, see docs/eviction.md)."""
 
 CROWDED = 0.25
 """Share of the token budget taken by decodes from which prompts are taken to be chunked by what is left."""
@@ -125,7 +128,7 @@ def _solve_distinct(
 ) -> Solution:
     least, parts = _demands(replicas, classes, mix)
     limits = np.array([conditions.capacities(replica) for replica in replicas])
-    evicts = np.array([_evicts(replica) for replica in replicas])
+    evicts = np.array([evicts_of(replica) for replica in replicas])
     demand = _crowded(replicas, classes, mix, least, limits)
     headroom = np.array([float(replica.watermark_tokens) for replica in replicas])
     free = limits.copy()
@@ -137,11 +140,12 @@ def _solve_distinct(
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
 
     affine = np.array([isinstance(replica.iteration, IterationTime) for replica in replicas])
-    coefficients = _laws(replicas, classes, mix, demand, 1 / shares.max(axis=-1))
+    laws, prompts = [replica.iteration for replica in replicas], prompt_law(*_mix(classes, mix))
+    coefficients = tangent_laws(laws, prompts, demand, 1 / shares.max(axis=-1), limits)
     upper = conditions.affine_capacity(coefficients, demand, least[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():
         upper[row] = envelope.upper_bound(replicas[row].iteration, least[row], limits[row])
-    gates = _gates(replicas, classes, mix, coefficients, demand, limits, headroom, evicts)
+    gates = gated(replicas, coefficients, demand, limits, *_mix(classes, mix))
     coefficients = gates.coefficients
     capacity = np.where(evicts, gates.capacity, conditions.affine_capacity(coefficients, demand, shares))
     # The share of memory at which the flow balance gives the gate's capacity, so that its load there is 1.
@@ -152,7 +156,7 @@ def _solve_distinct(
     # What an evicting gate outside its validated regime reaches all the same, judged by the rows of reservation.
     reserving = coefficients  # the same tangents where every replica reserves
     if evicts.any():
-        reserving = _laws(replicas, classes, mix, demand, 1 / reserve_shares.max(axis=-1))
+        reserving = tangent_laws(laws, prompts, demand, 1 / reserve_shares.max(axis=-1), limits)
     reserved = conditions.affine_capacity(reserving, demand, reserve_shares)
     few = _few_fit(demand, free[:, Resource.KV_MEMORY], limits)
     doubts = [
@@ -160,7 +164,6 @@ def _solve_distinct(
         for scarce, doubt in zip((few & (gates.evicting | ~evicts)).tolist(), gates.doubts, strict=True)
     ]
     doubtful = np.array([bool(doubt) for doubt in doubts])
-    capacity = np.where(doubtful & evicts, np.maximum(capacity, reserved), capacity)
     own_limits = np.where(evicts[:, None], free, packed)
     spread = _relative_errors(parts, mix, coefficients, capacity, shares, own_limits, evicts, confidence)
     proved = [
@@ -171,8 +174,9 @@ def _solve_distinct(
     cycle = roots_outside(*_mix(classes, mix)) > 0
     tolerance = _tolerances(replicas, coefficients, demand, shares, gates.evicting, cycle)
     reserve_tolerance = _tolerances(replicas, reserving, demand, reserve_shares, np.zeros_like(evicts), cycle)
-    certain = np.where(doubtful, np.minimum(reserved, capacity) * (1 - reserve_tolerance), capacity * (1 - tolerance))
-    certain = np.where(gates.collapsing | (doubtful & few), 0.0, certain)
+    least_sure = np.minimum(reserved * (1 - reserve_tolerance), gates.floor * (1 - DOUBT_TOLERANCE))
+    certain = np.where(doubtful, least_sure, capacity * (1 - tolerance))
+    certain = np.where(doubtful & few, 0.0, certain)
 
     interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
     upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
@@ -196,95 +200,9 @@ def _solve_distinct(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Gates:
-    """Evicting gates among the replicas; arrays over all replicas, neutral for the others."""
-
-    coefficients: FloatArray
-    capacity: FloatArray
-    evictions_per_request: FloatArray
-    evicting: BoolArray
-    collapsing: BoolArray
-    doubts: list[str]
-
-
-def _gates(
-    replicas: Sequence[Replica],
-    classes: Sequence[RequestClass],
-    mix: FloatArray,
-    coefficients: FloatArray,
-    demand: FloatArray,
-    limits: FloatArray,
-    headroom: FloatArray,
-    evicts: BoolArray,
-) -> _Gates:
-    """Capacity of the evicting gates, tangent laws taken where they operate, and why it is in doubt where it is."""
-    count = len(replicas)
-    laws, shares = _mix(classes, mix)
-    capacity, per_request = np.zeros(count), np.zeros(count)
-    evicting, collapsing = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
-    doubts = [""] * count
-    rows = np.flatnonzero(evicts)
-    if len(rows) == 0:
-        return _Gates(
-            coefficients=coefficients,
-            capacity=capacity,
-            evictions_per_request=per_request,
-            evicting=evicting,
-            collapsing=collapsing,
-            doubts=doubts,
-        )
-    chosen = [replicas[row] for row in rows.tolist()]
-    found = gate_capacity(coefficients[rows], demand[rows], limits[rows], headroom[rows], laws, shares)
-    if not all(isinstance(replica.iteration, IterationTime) for replica in chosen):
-        coefficients = coefficients.copy()
-        coefficients[rows] = _laws(chosen, classes, mix, demand[rows], found.per_iteration)
-        found = gate_capacity(coefficients[rows], demand[rows], limits[rows], headroom[rows], laws, shares)
-    capacity[rows], per_request[rows] = found.capacity_per_s, found.evictions_per_request
-    evicting[rows] = found.evicting
-    cycle, few = 0, np.zeros(len(rows), dtype=np.bool_)
-    if found.evicting.any():
-        cycle = roots_outside(laws, shares)
-        few = few_running(laws, shares, found.per_iteration * demand[rows, Demand.ITERATIONS])
-    longest = max(item.lengths.max_prompt_tokens for item in classes)
-    for place, row in enumerate(rows.tolist()):
-        engine = replicas[row].engine
-        policy = scheduler_of(engine)
-        if isinstance(policy, Fcfs) and policy.admission == "chunk_gate":
-            if found.evicting[place]:
-                doubts[row] = _chunk_doubt(longest, engine.max_num_batched_tokens)
-                collapsing[row] = True
-        elif found.evicting[place] and cycle:
-            doubts[row] = f"the lengths are so few that completions synchronise ({cycle} roots outside the unit circle)"
-        elif found.evicting[place] and few[place]:
-            doubts[row] = "prompts are so short against outputs that older requests leave before an eviction is decided"
-    return _Gates(
-        coefficients=coefficients,
-        capacity=capacity,
-        evictions_per_request=per_request,
-        evicting=evicting,
-        collapsing=collapsing,
-        doubts=doubts,
-    )
-
-
-def _chunk_doubt(longest: float, budget: int) -> str:
-    if longest > budget:
-        return (
-            f"chunk_gate admits prompts of up to {longest:g} tokens in chunks of {budget}: "
-            "long prompts can evict each other half-way and capacity can collapse"
-        )
-    return "chunk_gate admits prompts that do not fit as a whole, and no capacity of it is validated"
-
-
 def _mix(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[tuple[Lengths, ...], tuple[float, ...]]:
     """Length laws and shares, as the cached functions take them."""
     return tuple(item.lengths for item in classes), tuple(mix.tolist())
-
-
-def _evicts(replica: Replica) -> bool:
-    policy = scheduler_of(replica.engine)
-    return isinstance(policy, Fcfs) and policy.evicts
 
 
 def _demands(
@@ -330,26 +248,6 @@ def _few_fit(demand: FloatArray, free: FloatArray, limits: FloatArray) -> BoolAr
     coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PREFILL] + demand[:, Demand.DECODE])
     binds = demand[:, Demand.RESERVED] / free > 0.5 * demand[:, Demand.ITERATIONS] / limits[:, Resource.BATCH_SLOTS]
     return np.asarray(((typical > FEW_FIT * free) | coarse) & binds)
-
-
-def _laws(
-    replicas: Sequence[Replica],
-    classes: Sequence[RequestClass],
-    mix: FloatArray,
-    demand: FloatArray,
-    per_iteration: FloatArray,
-) -> FloatArray:
-    """Affine coefficients of each law, or of its tangent at the given completions per iteration. Shape (n, 5)."""
-    found = np.empty((len(replicas), 5))
-    for row, replica in enumerate(replicas):
-        law = replica.iteration
-        if isinstance(law, IterationTime):
-            found[row] = law.coefficients
-        else:
-            prompts = prompt_law(*_mix(classes, mix))
-            budget = float(replica.engine.max_num_batched_tokens)
-            found[row] = effective_law(law, composition(demand[row], prompts, float(per_iteration[row]), budget))
-    return found
 
 
 def _tolerances(

@@ -12,6 +12,7 @@ the number decoding fluctuates around its mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -188,3 +189,31 @@ def effective_law(law: IterationLaw, over: Composition) -> FloatArray:
         change = over.mean_time_s(law, 1 + shift) - over.mean_time_s(law, 1 - shift)
         slopes[axis] = change / (2 * step * over.mean[axis])
     return np.concatenate(([over.mean_time_s(law) - float(slopes @ over.mean)], slopes))
+
+
+def tangent_laws(
+    laws: Sequence[IterationLaw], prompts: PromptLaw, demand: FloatArray, per_iteration: FloatArray, limits: FloatArray
+) -> FloatArray:
+    """Affine coefficients of each law, or of its tangent at the given completions per iteration. Shape (n, 5).
+
+    Parameters
+    ----------
+    laws : sequence of IterationLaw
+        One per replica.
+    prompts : PromptLaw
+        Prompt lengths.
+    demand : (n, 14) ndarray
+        Mean demand of a request at each replica.
+    per_iteration : (n,) ndarray
+        Completions per iteration (y).
+    limits : (n, 3) ndarray
+        KV tokens, slots, token budget.
+    """
+    found = np.empty((len(laws), 5))
+    for row, law in enumerate(laws):
+        if isinstance(law, IterationTime):
+            found[row] = law.coefficients
+        else:
+            over = composition(demand[row], prompts, float(per_iteration[row]), float(limits[row, 2]))
+            found[row] = effective_law(law, over)
+    return found

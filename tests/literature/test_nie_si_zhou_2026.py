@@ -68,7 +68,7 @@ def kernel_law_of_the_40_gb_card() -> st.iteration.TwoPhase:
 
 
 @pytest.mark.parametrize(
-    ("workload", "row", "gate"), [("1:1", -0.074, -0.179), ("2:1", 0.093, -0.010), ("1:2", -0.104, -0.223)]
+    ("workload", "row", "gate"), [("1:1", -0.074, -0.154), ("2:1", 0.093, 0.030), ("1:2", -0.104, -0.199)]
 )
 def test_rates_without_any_measured_batch_time(workload: str, row: float, gate: float) -> None:
     """The memory row against the measured rates: -7, +9, -10 % (the paper, with measured batch times: -4, +8, -2 %).

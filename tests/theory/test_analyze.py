@@ -62,11 +62,19 @@ def test_outside_its_regime_a_gate_is_undetermined_between_reservation_and_bound
     assert report.unstable_above_per_s == pytest.approx(report.upper_bound_per_s)
 
 
-def test_a_chunk_gate_whose_memory_binds_is_never_certain() -> None:
-    fleet = st.Fleet.of(replica("chunk_gate", 60_000, max_num_batched_tokens=512))
+def test_a_chunk_gate_whose_memory_binds_is_certain_below_its_collapse_only() -> None:
+    fleet = st.Fleet.of(replica("chunk_gate", 60_000, max_num_batched_tokens=1024))
+    report = st.analyze(fleet, st.Workload.poisson(1.0, UNIFORM))
+    assert 0 < report.stable_below_per_s < 0.8 * report.capacity_per_s
+    between = st.analyze(fleet, st.Workload.poisson((report.stable_below_per_s + report.capacity_per_s) / 2, UNIFORM))
+    assert between.verdict is st.Verdict.UNDETERMINED
+    assert "evict each other half-way" in between.reason
+
+
+def test_a_gate_that_holds_few_requests_is_certain_of_nothing() -> None:
+    fleet = st.Fleet.of(replica("chunk_gate", 8_000, max_num_batched_tokens=512))
     report = st.analyze(fleet, st.Workload.poisson(0.01, UNIFORM))
     assert report.verdict is st.Verdict.UNDETERMINED
-    assert "evict each other half-way" in report.reason
     with pytest.raises(st.InputError, match="no certain capacity"):
         st.replicas_needed(report)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..._types import FloatArray, dot
+from ..._types import FloatArray, dot, read_only
 from ...errors import check_number
 from ...model.replica import Replica
 from ...model.workload import Workload
@@ -26,8 +26,11 @@ TOLERANCE = 5e-4
 MOST_LIVES = 512
 """Longest lives of a request after which a run ends in any case."""
 
+KEPT = 2048
+"""About how many steps of the last average are kept in the result."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Saturated:
     """Long-run averages of one replica that always has requests waiting.
 
@@ -48,6 +51,8 @@ class Saturated:
         Standard deviation over mean of the KV held over time: 0 at an equilibrium, positive in a cycle.
     accuracy : float
         Relative difference between the last two averages of the throughput.
+    kv_per_request : ndarray
+        KV held over requests resident, tokens, at equally many steps of the last average.
     """
 
     throughput_per_s: float
@@ -58,6 +63,7 @@ class Saturated:
     iteration_s: float
     swing: float
     accuracy: float
+    kv_per_request: FloatArray
 
 
 def saturated(
@@ -67,7 +73,9 @@ def saturated(
     chunk_tokens: int | None = None,
     admissions: float = math.inf,
     grain: float | None = None,
+    width: int = 1,
     tolerance: float = TOLERANCE,
+    most_lives: int = MOST_LIVES,
 ) -> Saturated:
     """Run one replica with an endless queue until its averages no longer change.
 
@@ -83,8 +91,12 @@ def saturated(
         Most requests admitted in an iteration.
     grain : float > 0, optional
         See `limits_of`.
+    width : int >= 1
+        Iterations in a bin of ages, and in a step.
     tolerance : float > 0
         Relative difference of successive averages at which to stop.
+    most_lives : int
+        Longest lives of a request after which to stop in any case.
 
     Examples
     --------
@@ -101,7 +113,7 @@ def saturated(
     classes = [item for item in workload.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
     chunk = chunk_tokens or replica.engine.max_num_batched_tokens
-    tables = tables_of(replica, classes, 1, chunk)
+    tables = tables_of(replica, classes, width, chunk)
     one = tables[0].mixed_with(tables[1:], rates / rates.sum())
     limits = limits_of(replica, chunk_tokens=chunk, admissions=admissions, grain=grain)
     run = FluidReplica.empty(limits, kinds_of([one], np.ones((1, 1))), 1)
@@ -111,14 +123,14 @@ def saturated(
     done, before, steps = 0, math.nan, 8 * life
     while True:
         done += steps
-        found = _averages(run.advance(none, until_steps=done, rows=steps))
+        found = _averages(run.advance(none, until_steps=done, rows=steps), width)
         change = abs(found.throughput_per_s - before) / found.throughput_per_s
-        if change < tolerance or done > MOST_LIVES * life:
+        if change < tolerance or done > most_lives * life:
             return replace(found, accuracy=change)
         before, steps = found.throughput_per_s, done
 
 
-def _averages(samples: FloatArray) -> Saturated:
+def _averages(samples: FloatArray, width: int) -> Saturated:
     """Averages over the steps sampled, one row each.
 
     Weighted by a Hann window: what is periodic cancels like the cube of its period, though the window is no multiple of it.
@@ -132,11 +144,12 @@ def _averages(samples: FloatArray) -> Saturated:
     kv = dot(weights, held * took_s) / total_s
     return Saturated(
         throughput_per_s=leaving / total_s,
-        per_iteration=leaving / float(weights.sum()),
+        per_iteration=leaving / float(weights.sum()) / width,
         evictions_per_request=dot(weights, evicted) / leaving if leaving > 0 else math.inf,
         kv_tokens=kv,
         running=dot(weights, running * took_s) / total_s,
-        iteration_s=total_s / float(weights.sum()),
+        iteration_s=total_s / float(weights.sum()) / width,
         swing=math.sqrt(max(0.0, dot(weights, (held - kv) ** 2 * took_s) / total_s)) / kv,
         accuracy=math.nan,
+        kv_per_request=read_only((held / np.maximum(running, 1e-300))[:: max(1, len(held) // KEPT)]),
     )

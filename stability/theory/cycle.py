@@ -1,0 +1,127 @@
+r"""Capacity where completions synchronise: the limit cycle of admission, growth and eviction.
+
+With few distinct lengths the eviction-free equilibrium K = M is unstable (`synchrony`) and a saturated replica runs in a
+cycle: requests admitted together complete together, memory is refilled at once, all grow, and the youngest are evicted. The
+large-system recursion (`fluid.saturated`) follows that cycle: its throughput, its evictions, and the KV per resident k(t).
+
+Chance adds to it. With P_c the cycle's own chance of an eviction and e_c, e_r the evictions per request of the cycle and of
+the random walk (`eviction`),
+
+.. math:: e = e_c + (1 - P_c)\,e_r\,\overline{w(t)\,P(N k(t) + \text{noise} > M - E[F])}
+
+averaged over the cycle: the walk counts while memory, not slots, would bind. Where the cycle itself fills memory, w =
+exp(-theta sigma), sigma the standard deviation of the KV held: the walk matters as far as the cycle swings by less than its
+own scale 1/theta. Elsewhere w = 1. **Approximation**: the recursion is the limit of many requests, the sum a heuristic;
+verdicts stay UNDETERMINED between the smaller of this and reservation, and the bound. arXiv 2606.15555 describes the cycle for one
+length and for two classes of common prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .._types import FloatArray
+from ..model.lengths import Lengths
+from ..model.replica import Replica
+from ..model.workload import RequestClass, Workload
+from .eviction import evictions
+from .fluid.saturated import Saturated, saturated
+from .gate import normal_tail, resident_variance
+from .moments import Demand
+from .surplus import surplus
+
+BINS = 1024
+"""Bins of ages at most; longer lives are taken several iterations at a time."""
+
+TOLERANCE, MOST_LIVES = 1e-3, 48
+"""Accuracy of the cycle's averages, and longest lives followed to reach it."""
+
+
+def can_overflow(replica: Replica, demand: FloatArray) -> bool:
+    """Whether a full batch that grows in step fills the cache before it completes."""
+    size = demand[Demand.PREFILL] + demand[Demand.DECODE]
+    return bool(replica.engine.max_num_seqs * size > replica.usable_kv_tokens - replica.watermark_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleCapacity:
+    """Capacity of a replica whose completions synchronise. **Approximation**.
+
+    Attributes
+    ----------
+    capacity_per_s : float
+    per_iteration : float
+        Completions per iteration (y).
+    evictions_per_request : float
+    """
+
+    capacity_per_s: float
+    per_iteration: float
+    evictions_per_request: float
+
+
+def cycle_capacity(
+    replica: Replica,
+    coefficients: FloatArray,
+    demand: FloatArray,
+    laws: tuple[Lengths, ...],
+    shares: tuple[float, ...],
+) -> CycleCapacity:
+    """Saturated throughput of the cycle, with the evictions that chance adds.
+
+    Parameters
+    ----------
+    replica : Replica
+        With a prompt gate.
+    coefficients : (5,) ndarray
+        Its step-time law, or the tangent where it operates.
+    demand : (14,) ndarray
+        Mean demand of a request.
+    laws, shares
+        The mix of length laws.
+    """
+    run = _limit_cycle(replica, laws, shares)
+    walk = surplus(laws, shares)
+    slots, budget = float(replica.engine.max_num_seqs), float(replica.engine.max_num_batched_tokens)
+    at = evictions(
+        laws,
+        shares,
+        headroom=np.array([float(replica.watermark_tokens)]),
+        per_iteration=np.array([run.per_iteration]),
+        running=np.array([run.running]),
+        room=np.array([max(budget - run.per_iteration * demand[Demand.DECODE], 1.0)]),
+    )
+    usable = max(replica.usable_kv_tokens - float(at.free_tokens[0]), 0.1 * replica.usable_kv_tokens)
+    fills = usable / run.kv_per_request  # requests that would fill the cache, over the cycle
+    noise = math.sqrt(float(resident_variance(demand)))
+    deviation = noise * np.sqrt(fills) / run.kv_per_request
+    place = (slots - fills) / deviation
+    binding = 1 - normal_tail(place)
+    density = np.exp(-place * place / 2) / math.sqrt(2 * math.pi)
+    runs = slots - (slots - fills) * binding - deviation * density  # E min(slots, requests that fill the cache)
+    fewer = float(runs.mean() / np.minimum(slots, fills).mean())
+    weight = np.where(fills < slots, math.exp(-walk.exponent * run.swing * run.kv_tokens), 1.0)
+    kept = 1 / (1 + run.evictions_per_request)
+    e = run.evictions_per_request + kept * float(at.per_request[0]) * float((weight * binding).mean())
+    redone = demand[Demand.PREFILL] + float(at.generated_tokens[0])
+    context = redone * redone / 2
+    again = (e - run.evictions_per_request) * float(coefficients[1] * redone + coefficients[4] * context)
+    spent = 1 / run.throughput_per_s + float(coefficients[0]) / run.per_iteration * (1 / fewer - 1) + again
+    return CycleCapacity(capacity_per_s=1 / spent, per_iteration=run.per_iteration * fewer, evictions_per_request=e)
+
+
+@lru_cache(maxsize=256)
+def _limit_cycle(replica: Replica, laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> Saturated:
+    classes = [RequestClass(f"{i}", share, law) for i, (law, share) in enumerate(zip(laws, shares, strict=True))]
+    longest = max(law.max_output_tokens for law in laws)
+    return saturated(
+        replica,
+        Workload(classes),
+        width=max(1, math.ceil(min(longest, 1e9) / BINS)),
+        tolerance=TOLERANCE,
+        most_lives=MOST_LIVES,
+    )
