@@ -1,0 +1,145 @@
+"""Engine settings of one pool and what the theory says of each: the raw material of tuning.
+
+A fleet of candidate engines is one vectorised `solve`; each distinct engine is solved once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .._types import FloatArray
+from ..errors import NotModelledError
+from ..model.engine import Engine
+from ..model.fleet import Fleet, Pool
+from ..model.lengths import Lengths
+from ..model.targets import Targets
+from ..model.workload import RequestClass, Workload
+from ..policies import Fcfs, scheduler_of
+from ..theory.conditions import BOTTLENECKS, binding
+from ..theory.latency import rate_within
+from ..theory.solve import Solution, solve
+
+SETTINGS = ("admission", "watermark", "max_num_seqs", "max_num_batched_tokens")
+"""What tuning may change."""
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One engine in a pool, as predicted. Rates are of the whole pool.
+
+    Attributes
+    ----------
+    engine : Engine
+    capacity_per_s : float
+        Predicted capacity.
+    stable_below_per_s : float
+        Rate below which stability is certain: proved, or validated less its measured error.
+    doubt : str
+        Why the capacity is outside every validated regime; empty where it is inside.
+    bottleneck : str
+    evictions_per_request : float
+        At capacity.
+    """
+
+    engine: Engine
+    capacity_per_s: float
+    stable_below_per_s: float
+    doubt: str
+    bottleneck: str
+    evictions_per_request: float
+
+    @property
+    def standing(self) -> str:
+        """Whether the capacity is "validated", inside the regime in which the formula was measured, or "approximate"."""
+        return "approximate" if self.doubt else "validated"
+
+
+class PoolModel:
+    """One pool's engine settings under a mix of classes; remembers what it has solved.
+
+    Parameters
+    ----------
+    pool : Pool
+        What is tuned.
+    classes : sequence of RequestClass
+        With positive rates.
+    mix : (n_classes,) ndarray
+        Their shares.
+    targets : Targets
+        What settings have to meet besides stability.
+    """
+
+    def __init__(self, pool: Pool, classes: Sequence[RequestClass], mix: FloatArray, targets: Targets) -> None:
+        self.pool, self.classes, self.mix, self.targets = pool, tuple(classes), mix, targets
+        self.laws: tuple[Lengths, ...] = tuple(item.lengths for item in classes)
+        self.shares: tuple[float, ...] = tuple(mix.tolist())
+        self._rows: dict[Engine, tuple[Solution, int]] = {}
+        self._within: dict[Engine, float] = {}
+
+    def pool_with(self, engine: Engine) -> Pool:
+        """The pool with another engine."""
+        return replace(self.pool, replica=replace(self.pool.replica, engine=engine), weight=None)
+
+    def solved(self, engine: Engine) -> tuple[Solution, int]:
+        """The solution of one replica with this engine: columns and the row that is its own."""
+        self.settings([engine])
+        return self._rows[engine]
+
+    def settings(self, engines: Iterable[Engine]) -> list[Setting]:
+        """What the theory says of each engine."""
+        wanted = list(engines)
+        new = [engine for engine in dict.fromkeys(wanted) if engine not in self._rows]
+        if new:
+            found = solve([self.pool_with(engine).replica for engine in new], self.classes, self.mix, CONFIDENCE)
+            self._rows |= {engine: (found, row) for row, engine in enumerate(new)}
+        return [self._setting(engine) for engine in wanted]
+
+    def known(self) -> list[Setting]:
+        """Every setting solved so far."""
+        return [self._setting(engine) for engine in self._rows]
+
+    def _setting(self, engine: Engine) -> Setting:
+        found, row = self._rows[engine]
+        count = self.pool.replicas
+        return Setting(
+            engine=engine,
+            capacity_per_s=count * float(found.capacity[row]),
+            stable_below_per_s=count * float(found.stable_below[row]),
+            doubt=found.doubts[row],
+            bottleneck=BOTTLENECKS[int(binding(found.coefficients[row], found.demand[row], found.shares[row]))],
+            evictions_per_request=float(found.evictions_per_request[row]),
+        )
+
+    def rate_within(self, setting: Setting) -> float:
+        """Largest rate of the pool that is below capacity and meets the targets, 1/s."""
+        spare = 1 - (self.targets.headroom or 0.0)
+        limits = {name: getattr(self.targets, name) for name in ("itl_s", "ttft_mean_s", "ttft_p99_s")}
+        if all(limit is None for limit in limits.values()):
+            return spare * setting.capacity_per_s
+        if setting.engine not in self._within:
+            fleet = Fleet([self.pool_with(setting.engine)])
+            self._within[setting.engine] = rate_within(fleet, self.workload(1.0), **limits)
+        return min(spare * setting.capacity_per_s, self._within[setting.engine])
+
+    def workload(self, rate_per_s: float) -> Workload:
+        """The classes in their proportions at a total rate."""
+        rates = zip(self.classes, self.shares, strict=True)
+        return Workload([item.with_rate(share * rate_per_s) for item, share in rates])
+
+
+def plain(engine: Engine, pool: str) -> Engine:
+    """The engine with its first-come-first-served scheduler spelt as `admission` and `watermark`."""
+    policy = scheduler_of(engine)
+    if not isinstance(policy, Fcfs):
+        raise NotModelledError(f"pool {pool!r}: scheduler {policy!r} has no settings that tuning knows.")
+    return replace(engine, admission=policy.admission, watermark=policy.watermark, scheduler=None)
+
+
+def solved_columns(solution: Solution, row: int) -> tuple[FloatArray, FloatArray]:
+    """Tangent step-time law (5,) and mean demand (14,) of one row."""
+    return np.array(solution.coefficients[row]), np.array(solution.demand[row])
