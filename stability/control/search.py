@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ..model.engine import Engine
+from ..model.iteration import IterationTime
 from ..theory.conditions import capacities
 from ..theory.moments import Demand
-from .sensitivity import best_watermark, longest_watermark
+from .sensitivity import best_watermark
 from .settings import SETTINGS, PoolModel, Setting
 
 SLOTS = (16, 1024)
@@ -31,6 +32,10 @@ FLAT = 1e-3
 
 PASSES = 3
 """Passes over the settings; the search ends when one changes nothing."""
+
+
+Score = Callable[[Setting], float]
+"""What a search maximises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ def search(model: PoolModel, present: Engine, vary: Collection[str], worth: floa
         Relative gain that a change must bring.
     """
     now = model.settings([present])[0]
+    score = _certain if not now.doubt else _capacity
     policies = ["prompt_gate", "reserve"] if "admission" in vary else [present.admission]
     best_of: dict[str, Setting] = {}
     for policy in policies:
@@ -76,8 +82,8 @@ def search(model: PoolModel, present: Engine, vary: Collection[str], worth: floa
             starts.append(_unbound(model, starts[0]))
             if policy == "reserve":  # what never evicts gains nothing from fewer slots
                 starts, free = starts[1:], free - {"max_num_seqs"}
-        ascents = [_ascend(model, start, free) for start in starts]
-        best_of[policy] = max(ascents, key=lambda s: s.capacity_per_s)
+        best_of[policy] = max((_ascend(model, start, free, score) for start in starts), key=score)
+    best_of = {policy: _simplest(model, now, best, vary, worth) for policy, best in best_of.items()}
     eligible = _eligibility(now)
     chosen = _choose(model, now, [s for s in model.known() if eligible(s)])
     then = _keep_present(model, now, chosen, vary, worth, eligible)
@@ -137,7 +143,7 @@ def _with_slots(engine: Engine, slots: int) -> Engine:
     return replace(engine, max_num_seqs=slots, max_num_batched_tokens=max(slots, engine.max_num_batched_tokens))
 
 
-def _ascend(model: PoolModel, start: Engine, vary: Collection[str]) -> Setting:
+def _ascend(model: PoolModel, start: Engine, vary: Collection[str], score: Score) -> Setting:
     """Up one setting at a time until none gains."""
     best = model.settings([start])[0]
     for _ in range(PASSES):
@@ -145,8 +151,8 @@ def _ascend(model: PoolModel, start: Engine, vary: Collection[str]) -> Setting:
         for name in ("watermark", "max_num_seqs", "max_num_batched_tokens"):
             if name in vary:
                 line = _line(model, best.engine, name)
-                best = max([best, *model.settings(line)], key=lambda s: s.capacity_per_s)
-        if best.capacity_per_s <= before.capacity_per_s * (1 + 1e-6):
+                best = max([best, *model.settings(line)], key=score)
+        if score(best) <= score(before) * (1 + 1e-6):
             break
     return best
 
@@ -161,45 +167,68 @@ def _line(model: PoolModel, engine: Engine, name: str) -> list[Engine]:
         slots = [n for n in ladder(SLOTS[0], top, 4) if n >= filling / 2]
         slots = [n for n in slots if n <= engine.max_num_batched_tokens]
         return [replace(engine, max_num_seqs=n) for n in slots]
+    return _budgets(model, engine)
+
+
+def _budgets(model: PoolModel, engine: Engine) -> list[Engine]:
+    """The best power of two, and the budgets between if it gains."""
     least = max(BUDGETS[0], engine.max_num_seqs)
-    powers = ladder(least, BUDGETS[1], 1)
-    best = max(model.settings([replace(engine, max_num_batched_tokens=b) for b in powers] or [engine]), key=_capacity)
-    near = best.engine.max_num_batched_tokens
-    if best.capacity_per_s < model.settings([engine])[0].capacity_per_s * (1 + FLAT):
+    here = model.settings([engine])[0]
+
+    def best_among(budgets: list[int]) -> Setting:
+        found = model.settings([replace(engine, max_num_batched_tokens=b) for b in budgets])
+        useful = [s for s in found if not _throttles(s, engine.max_num_batched_tokens)]
+        return max([here, *useful], key=_capacity)
+
+    best = best_among(ladder(least, BUDGETS[1], 1))
+    if best.capacity_per_s < here.capacity_per_s * (1 + FLAT):
         return [best.engine]
-    between = [b for b in ladder(max(least, near / 2), min(BUDGETS[1], 2 * near), 2) if b not in powers]
-    return [best.engine, *(replace(engine, max_num_batched_tokens=b) for b in between)]
+    near = best.engine.max_num_batched_tokens
+    return [best.engine, best_among(ladder(max(least, near / 2), min(BUDGETS[1], 2 * near), 2)).engine]
 
 
 def _capacity(setting: Setting) -> float:
     return setting.capacity_per_s
 
 
+def _certain(setting: Setting) -> float:
+    """The capacity, or what is certain of it where it is in doubt."""
+    return setting.stable_below_per_s if setting.doubt else setting.capacity_per_s
+
+
+def _throttles(setting: Setting, budget: int) -> bool:
+    """Whether a smaller token budget than `budget` binds: memory would not fill, but prompts would queue for the budget."""
+    return setting.bottleneck == "token_budget" and setting.engine.max_num_batched_tokens < budget
+
+
 def _watermarks(model: PoolModel, engine: Engine) -> list[Engine]:
     """None, and the best under tangent laws: first at the present watermark, then at what that finds."""
     if engine.admission != "prompt_gate":
         return []
-    found = [engine, replace(engine, watermark=0.0)]
-    for _ in range(2):
-        best = rounded(best_watermark(model, engine, found))
-        best = min(best, longest_watermark(model, engine))
-        found.append(replace(engine, watermark=best))
-    return found
+    bare = replace(engine, watermark=0.0)
+    if bare not in model.headrooms:
+        found = [engine, bare]
+        exact = isinstance(model.pool.replica.iteration, IterationTime)  # one tangent everywhere
+        for _ in range(1 if exact else 2):
+            found.append(replace(engine, watermark=rounded(best_watermark(model, engine, found))))
+        model.headrooms[bare] = found
+    return model.headrooms[bare]
 
 
 def rounded(watermark: float) -> float:
-    """A watermark with two digits, and no more than four decimals: what anyone would paste."""
+    """A watermark as anyone would paste it: to a tenth of a percent of the cache, small ones to a hundredth."""
     return round(watermark, 3 if watermark >= 0.01 else 4)
 
 
 def _eligibility(now: Setting) -> Callable[[Setting], bool]:
     """What may be recommended.
 
-    Nothing doubtful where the present setting is not; never a chunk gate outside its regime.
+    Nothing doubtful where the present setting is not; never a chunk gate outside its regime, nor a throttling budget.
     """
+    budget = now.engine.max_num_batched_tokens
     if not now.doubt:
-        return lambda s: not s.doubt
-    return lambda s: not (s.doubt and s.engine.admission == "chunk_gate")
+        return lambda s: not s.doubt and not _throttles(s, budget)
+    return lambda s: not (s.doubt and s.engine.admission == "chunk_gate") and not _throttles(s, budget)
 
 
 def _choose(model: PoolModel, now: Setting, settings: Iterable[Setting]) -> Setting:
@@ -209,31 +238,24 @@ def _choose(model: PoolModel, now: Setting, settings: Iterable[Setting]) -> Sett
         ordered = [s for s in ordered if not s.doubt] or ordered
     if not ordered:
         return now
-    if not _has_latency_target(model):
+    if not model.limits:
         return ordered[0]
     best, most = now, -1.0
     for setting in _shortlist(ordered, now):
-        if setting.capacity_per_s <= most:  # capacity bounds the rate within the targets
-            break
-        within = model.rate_within(setting)
-        if within > most:
-            best, most = setting, within
-    return best
-
-
-def _has_latency_target(model: PoolModel) -> bool:
-    return any(getattr(model.targets, name) is not None for name in ("itl_s", "ttft_mean_s", "ttft_p99_s"))
+        if most < 0 or model.meets(setting, most * (1 + FLAT)):
+            within = model.rate_within(setting)
+            if within > most:
+                best, most = setting, within
+    return best if most > 0 else now
 
 
 def _shortlist(ordered: list[Setting], now: Setting) -> list[Setting]:
-    """The best of each token budget, of fewer slots and of each admission policy, by capacity: latency depends on little else."""
+    """The best of each token budget and admission policy, by capacity: latency depends on little else."""
     kept: dict[object, Setting] = {}
     for setting in ordered:
-        engine = setting.engine
-        kept.setdefault(("budget", engine.max_num_batched_tokens), setting)
-        kept.setdefault(("admission", engine.admission), setting)
-    top = ordered[0]
-    found = {s.engine: s for s in (*kept.values(), *(s for s in ordered if s.engine == now.engine), top)}
+        kept.setdefault(setting.engine.max_num_batched_tokens, setting)
+        kept.setdefault(setting.engine.admission, setting)
+    found = {s.engine: s for s in (*kept.values(), *(s for s in ordered if s.engine == now.engine))}
     return sorted(found.values(), key=_capacity, reverse=True)
 
 
@@ -250,13 +272,30 @@ def _keep_present(
     least = model.rate_within(chosen) * (1 - worth)
 
     def good(setting: Setting) -> bool:
-        return eligible(setting) and not (setting.doubt and not chosen.doubt) and model.rate_within(setting) >= least
+        return eligible(setting) and not (setting.doubt and not chosen.doubt) and model.meets(setting, least)
 
     if not collapsing and good(now):
         return now
-    for name in SETTINGS:
-        value = getattr(now.engine, name)
-        if name not in vary or value == getattr(chosen.engine, name):
+    return _put_back(model, now.engine, chosen, [name for name in SETTINGS if name in vary], good)
+
+
+def _simplest(model: PoolModel, now: Setting, best: Setting, vary: Collection[str], worth: float) -> Setting:
+    """The best of an admission policy with present values put back that cost little capacity."""
+    least = best.capacity_per_s * (1 - worth)
+
+    def good(setting: Setting) -> bool:
+        return setting.capacity_per_s >= least and not (setting.doubt and not best.doubt)
+
+    return _put_back(model, now.engine, best, [name for name in SETTINGS[1:] if name in vary], good)
+
+
+def _put_back(
+    model: PoolModel, present: Engine, chosen: Setting, names: Iterable[str], good: Callable[[Setting], bool]
+) -> Setting:
+    """`chosen` with the present value of every setting that leaves it good."""
+    for name in names:
+        value = getattr(present, name)
+        if value == getattr(chosen.engine, name):
             continue
         if name == "max_num_seqs" and value > chosen.engine.max_num_batched_tokens:
             continue

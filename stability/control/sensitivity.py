@@ -6,9 +6,9 @@ Time that a replica spends per request, at capacity, is the sum of three parts:
           + \Big(\frac1{\lambda_{mem}(h)} - \frac1{\lambda_{mem}(0)}\Big)
           + \Big(\frac1{\lambda^*(h)} - \frac1{\lambda_{mem}(h)}\Big),
 
-the ideal, what headroom takes from the batch, and what eviction wastes (recomputed work, KV of victims, and memory that stays
-free while the head of the queue does not fit), where :math:`\lambda_{mem}(h)` is the capacity if eviction cost nothing. The
-**memory branch** is the first two parts, falling in h; the **eviction branch** the first and the third, rising in h; the
+the ideal, what headroom takes from the batch, and what eviction wastes (recomputed work and the KV of victims), where
+:math:`\lambda_{mem}(h)` is the capacity if eviction cost nothing: with the mean free memory E[F] of the eviction theory, which
+is less than h where decodes grow into the headroom. The **memory branch** is the first two parts, falling in h; the **eviction branch** the first and the third, rising in h; the
 optimum is where they balance. **Approximation**, as the eviction theory is.
 
 With :math:`P = p_0 C^2 e^{-\theta h}` and w the time that an eviction costs (its work, and its KV at c0/M a token-iteration), setting
@@ -98,7 +98,7 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Curve:
-    """Rates of one replica at given watermarks."""
+    """Rates of one replica at given watermarks, the first of them 0."""
 
     headroom: FloatArray
     capacity: FloatArray
@@ -167,14 +167,19 @@ def _curve(model: PoolModel, engine: Engine, nodes: Sequence[Engine], watermarks
     )
     free = np.tile(limits, (many, 1))
     free[:, 0] -= headroom
+    walked = evictions(
+        model.laws, model.shares, headroom=headroom, per_iteration=gate.per_iteration, running=np.ones(many)
+    )
+    unused = np.where(gate.evicting, np.minimum(walked.free_tokens, 0.9 * limits[0]), headroom)
+    free = np.tile(limits, (many, 1))
+    free[:, 0] -= unused
     memory = affine_capacity(laws, demand, demand[list(GATE_ROWS)] / free)
-    ideal = memory[0] if watermarks[0] == 0 else affine_capacity(tangents[0], demand, demand[list(GATE_ROWS)] / limits)
     wasted = np.maximum(1 / gate.capacity_per_s - 1 / memory, 0.0)
     return _Curve(
         headroom=headroom,
         capacity=gate.capacity_per_s,
         memory=memory,
-        eviction=1 / (1 / ideal + wasted),
+        eviction=1 / (1 / memory[0] + wasted),
         evictions=gate.evictions_per_request,
     )
 

@@ -18,8 +18,9 @@ from ..model.lengths import Lengths
 from ..model.targets import Targets
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
+from ..theory.analyze import analyze
 from ..theory.conditions import BOTTLENECKS, binding
-from ..theory.latency import rate_within
+from ..theory.latency import latency, rate_within
 from ..theory.solve import Solution, solve
 
 SETTINGS = ("admission", "watermark", "max_num_seqs", "max_num_batched_tokens")
@@ -80,6 +81,8 @@ class PoolModel:
         self.shares: tuple[float, ...] = tuple(mix.tolist())
         self._rows: dict[Engine, tuple[Solution, int]] = {}
         self._within: dict[Engine, float] = {}
+        self.headrooms: dict[Engine, list[Engine]] = {}
+        """Engines with the watermarks looked at, by their engine without one."""
 
     def pool_with(self, engine: Engine) -> Pool:
         """The pool with another engine."""
@@ -115,16 +118,38 @@ class PoolModel:
             evictions_per_request=float(found.evictions_per_request[row]),
         )
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """The latency targets that are stated, s."""
+        names = ("itl_s", "ttft_mean_s", "ttft_p99_s")
+        return {name: value for name in names if (value := getattr(self.targets, name)) is not None}
+
+    def spare_capacity(self, setting: Setting) -> float:
+        """The capacity less the share that is to stay free, 1/s."""
+        return (1 - (self.targets.headroom or 0.0)) * setting.capacity_per_s
+
+    def meets(self, setting: Setting, rate_per_s: float) -> bool:
+        """Whether the targets are met at a rate: one evaluation, where `rate_within` takes many."""
+        if rate_per_s > self.spare_capacity(setting) * (1 + 1e-12):
+            return False
+        if not self.limits or rate_per_s <= 0:
+            return True
+        fleet, workload = Fleet([self.pool_with(setting.engine)]), self.workload(rate_per_s)
+        at = analyze(fleet, workload) if set(self.limits) == {"itl_s"} else latency(fleet, workload)
+        return all(getattr(at, name) <= limit for name, limit in self.limits.items())
+
     def rate_within(self, setting: Setting) -> float:
         """Largest rate of the pool that is below capacity and meets the targets, 1/s."""
-        spare = 1 - (self.targets.headroom or 0.0)
-        limits = {name: getattr(self.targets, name) for name in ("itl_s", "ttft_mean_s", "ttft_p99_s")}
-        if all(limit is None for limit in limits.values()):
-            return spare * setting.capacity_per_s
+        most = self.spare_capacity(setting)
+        if not self.limits:
+            return most
         if setting.engine not in self._within:
-            fleet = Fleet([self.pool_with(setting.engine)])
-            self._within[setting.engine] = rate_within(fleet, self.workload(1.0), **limits)
-        return min(spare * setting.capacity_per_s, self._within[setting.engine])
+            if self.targets.headroom and self.meets(setting, most):
+                self._within[setting.engine] = most
+            else:
+                fleet = Fleet([self.pool_with(setting.engine)])
+                self._within[setting.engine] = min(rate_within(fleet, self.workload(1.0), **self.limits), most)
+        return self._within[setting.engine]
 
     def workload(self, rate_per_s: float) -> Workload:
         """The classes in their proportions at a total rate."""

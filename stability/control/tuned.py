@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+SELDOM = 1e-6
+"""Evictions per request that tables call none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolTuning:
@@ -106,7 +109,10 @@ class PoolTuning:
         row("  standing", [s.standing for s in both])
         row("rate within targets", [rate(r) for r in (self.rate_within_now_per_s, self.rate_within_per_s)])
         row("bottleneck", [s.bottleneck for s in both])
-        row("evictions per request", [f"{s.evictions_per_request:.3g}" for s in both])
+        row(
+            "evictions per request",
+            [f"{s.evictions_per_request:.3g}" if s.evictions_per_request > SELDOM else "none" for s in both],
+        )
         if self.latency_now is not None and self.latency_then is not None:
             at = f" at {rate(self.rate_per_s)}"
             pair = (self.latency_now, self.latency_then)

@@ -81,15 +81,17 @@ def tune(
 
     Examples
     --------
-    Iterations of 10 ms, 50 of them a request, 100 slots: 100/(0.01*50) = 200 requests/s, and memory for eight times the slots.
+    Iterations of 10 ms, 50 of them a request, 100 slots: 100/(0.01*50) = 200 requests/s. A request holds 125 tokens on
+    average, so memory has room for 800: 640 slots leave a fifth of it, and 640/(0.01*50) = 1280.
 
     >>> import stability as st
     >>> engine = st.Engine(max_num_seqs=100, max_num_batched_tokens=8192, block_size=1)
     >>> law = st.IterationTime(base_s=0.01)
     >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=engine))
     >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(50))
-    >>> result = st.tune(fleet, st.Workload.poisson(150.0, lengths))
+    >>> result = st.tune(fleet, st.Workload.poisson(150.0, lengths), vary=["max_num_seqs"])
     >>> result.pools[0].change, round(result.capacity_now_per_s), round(result.capacity_per_s)
+    ('max_num_seqs 100 -> 640', 200, 1280)
     """
     check_pair(fleet, workload)
     check_number("worth", worth, at_least=0, below=1)
