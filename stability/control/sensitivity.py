@@ -8,7 +8,7 @@ Time that a replica spends per request, at capacity, is the sum of three parts:
 
 the ideal, what headroom takes from the batch, and what eviction wastes (recomputed work and the KV of victims), where
 :math:`\lambda_{mem}(h)` is the capacity if eviction cost nothing: with the mean free memory E[F] of the eviction theory, which
-is less than h where decodes grow into the headroom. The **memory branch** is the first two parts, falling in h; the **eviction branch** the first and the third, rising in h; the
+is less than h where decodes grow into the headroom. The **memory branch** is the first two parts, falling in h (flat while h is short against a prompt); the **eviction branch** the first and the third, rising in h; the
 optimum is where they balance. **Approximation**, as the eviction theory is.
 
 With :math:`P = p_0 C^2 e^{-\theta h}` and w the time that an eviction costs (its work, and its KV at c0/M a token-iteration), setting

@@ -150,7 +150,7 @@ class PoolTuning:
         return "\n\n".join(parts)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Capacity against headroom, with the eviction and memory branches and marks at present and recommended."""
+        """Capacity against headroom on `ax` (a new figure without it): both branches, marks at present and recommended."""
         from ..plots.tuning import plot_tuning
 
         return plot_tuning(self, ax)

@@ -33,7 +33,7 @@ def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
     if ax is None:
         from matplotlib.figure import Figure
 
-        ax = Figure(figsize=(7.0, 4.6), layout="constrained").subplots()
+        ax = Figure(figsize=(7.0, 5.0), layout="constrained").subplots()
     curve = tuning.sensitivity
     share = 100 * curve.watermark
     ax.plot(
@@ -66,7 +66,7 @@ def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
     standing = "approximate" if tuning.standing == "approximate" else "within the validated regime"
     ax.set_title(f"{tuning.pool}: {100 * tuning.gain:+.1f} % ({standing})", fontsize=10)
     _frame(ax, tuning, share)
-    ax.legend(fontsize=8, frameon=False, loc="best")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=8)
     return ax
 
 
@@ -80,7 +80,7 @@ def plot_tunings(tunings: Sequence[PoolTuning]) -> Axes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.6 * len(tunings)), layout="constrained")
+    figure = Figure(figsize=(7.0, 5.0 * len(tunings)), layout="constrained")
     panels = figure.subplots(len(tunings), squeeze=False)[:, 0]
     for tuning, panel in zip(tunings, panels, strict=True):
         plot_tuning(tuning, panel)
