@@ -27,8 +27,14 @@ BUDGETS = (512, 16_384)
 EXTRA_SLOTS = 1.5
 """Slots over the number that fills memory from which they never bind."""
 
+NEAR_FILLING = (0.6, 1.25)
+"""Slots looked at one by one, over the number that fills memory: more never bind, fewer leave memory empty."""
+
+SMALLER = 4
+"""Token budgets are looked at from this part of the present one: for capacity alone, smaller ones never help."""
+
 FLAT = 1e-3
-"""Gain of the best power of two under which budgets between are not looked at."""
+"""Largest gain that the search does not follow: slots and budgets that hardly matter."""
 
 PASSES = 3
 """Passes over the settings; the search ends when one changes nothing."""
@@ -73,16 +79,18 @@ def search(model: PoolModel, present: Engine, vary: Collection[str], worth: floa
     """
     now = model.settings([present])[0]
     score = _certain if not now.doubt else _capacity
+    step = 1 + min(max(worth, 1e-6), FLAT)
     policies = ["prompt_gate", "reserve"] if "admission" in vary else [present.admission]
     best_of: dict[str, Setting] = {}
     for policy in policies:
-        starts = [_with_policy(present, policy)]
-        free = set(vary)
+        starts, free = [_with_policy(present, policy)], set(vary)
         if "max_num_seqs" in vary:
             starts.append(_unbound(model, starts[0]))
-            if policy == "reserve":  # what never evicts gains nothing from fewer slots
-                starts, free = starts[1:], free - {"max_num_seqs"}
-        best_of[policy] = max((_ascend(model, start, free, score) for start in starts), key=score)
+        if policy == "reserve" and len(policies) > 1:  # fewer slots gain nothing; a token budget, what it gains a gate
+            budget = best_of["prompt_gate"].engine.max_num_batched_tokens
+            starts = [_with_budget(start, budget) for start in starts]
+            free = set()
+        best_of[policy] = max((_ascend(model, start, free, score, step) for start in starts), key=score)
     best_of = {policy: _simplest(model, now, best, vary, worth) for policy, best in best_of.items()}
     eligible = _eligibility(now)
     chosen = _choose(model, now, [s for s in model.known() if eligible(s)])
@@ -143,16 +151,21 @@ def _with_slots(engine: Engine, slots: int) -> Engine:
     return replace(engine, max_num_seqs=slots, max_num_batched_tokens=max(slots, engine.max_num_batched_tokens))
 
 
-def _ascend(model: PoolModel, start: Engine, vary: Collection[str], score: Score) -> Setting:
-    """Up one setting at a time until none gains."""
+def _with_budget(engine: Engine, budget: int) -> Engine:
+    """The engine with another token budget, as large as its slots need."""
+    return replace(engine, max_num_batched_tokens=max(budget, engine.max_num_seqs))
+
+
+def _ascend(model: PoolModel, start: Engine, vary: Collection[str], score: Score, step: float) -> Setting:
+    """Up one setting at a time until none gains by the factor `step`."""
     best = model.settings([start])[0]
     for _ in range(PASSES):
         before = best
         for name in ("watermark", "max_num_seqs", "max_num_batched_tokens"):
             if name in vary:
-                line = _line(model, best.engine, name)
-                best = max([best, *model.settings(line)], key=score)
-        if score(best) <= score(before) * (1 + 1e-6):
+                found = max(model.settings(_line(model, best.engine, name)), key=score, default=best)
+                best = found if score(found) > score(best) * (step if name != "watermark" else 1) else best
+        if score(best) <= score(before) * step:
             break
     return best
 
@@ -162,17 +175,16 @@ def _line(model: PoolModel, engine: Engine, name: str) -> list[Engine]:
     if name == "watermark":
         return _watermarks(model, engine)
     if name == "max_num_seqs":
-        filling = _filling(model, engine)
-        top = min(max(EXTRA_SLOTS * filling, SLOTS[0]), max(SLOTS[1], engine.max_num_seqs))
-        slots = [n for n in ladder(SLOTS[0], top, 4) if n >= filling / 2]
-        slots = [n for n in slots if n <= engine.max_num_batched_tokens]
+        least, most = (share * _filling(model, engine) for share in NEAR_FILLING)
+        top = min(max(most, SLOTS[0]), max(SLOTS[1], engine.max_num_seqs), engine.max_num_batched_tokens)
+        slots = ladder(max(SLOTS[0], min(least, SLOTS[1] / 2)), top, 4)
         return [replace(engine, max_num_seqs=n) for n in slots]
     return _budgets(model, engine)
 
 
 def _budgets(model: PoolModel, engine: Engine) -> list[Engine]:
     """The best power of two, and the budgets between if it gains."""
-    least = max(BUDGETS[0], engine.max_num_seqs)
+    least = max(BUDGETS[0], engine.max_num_seqs, engine.max_num_batched_tokens // SMALLER)
     here = model.settings([engine])[0]
 
     def best_among(budgets: list[int]) -> Setting:
