@@ -30,9 +30,6 @@ EXTRA_SLOTS = 1.5
 NEAR_FILLING = (0.6, 1.25)
 """Slots looked at one by one, over the number that fills memory: more never bind, fewer leave memory empty."""
 
-SMALLER = 4
-"""Token budgets are looked at from this part of the present one: for capacity alone, smaller ones never help."""
-
 FLAT = 1e-3
 """Largest gain that the search does not follow: slots and budgets that hardly matter."""
 
@@ -184,7 +181,7 @@ def _line(model: PoolModel, engine: Engine, name: str) -> list[Engine]:
 
 def _budgets(model: PoolModel, engine: Engine) -> list[Engine]:
     """The best power of two, and the budgets between if it gains."""
-    least = max(BUDGETS[0], engine.max_num_seqs, engine.max_num_batched_tokens // SMALLER)
+    least = max(BUDGETS[0], engine.max_num_seqs, engine.max_num_batched_tokens // model.smaller_budgets)
     here = model.settings([engine])[0]
 
     def best_among(budgets: list[int]) -> Setting:
@@ -279,12 +276,13 @@ def _keep_present(
     worth: float,
     eligible: Callable[[Setting], bool],
 ) -> Setting:
-    """The chosen setting with every present value put back that costs less than `worth`."""
+    """The chosen setting with every present value put back that costs less than `worth`, in the rate and in capacity."""
     collapsing = bool(now.doubt) and now.engine.admission == "chunk_gate"
     least = model.rate_within(chosen) * (1 - worth)
 
     def good(setting: Setting) -> bool:
-        return eligible(setting) and not (setting.doubt and not chosen.doubt) and model.meets(setting, least)
+        as_much = setting.capacity_per_s >= chosen.capacity_per_s * (1 - worth) and model.meets(setting, least)
+        return as_much and eligible(setting) and not (setting.doubt and not chosen.doubt)
 
     if not collapsing and good(now):
         return now

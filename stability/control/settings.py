@@ -124,6 +124,15 @@ class PoolModel:
         names = ("itl_s", "ttft_mean_s", "ttft_p99_s")
         return {name: value for name in names if (value := getattr(self.targets, name)) is not None}
 
+    @property
+    def smaller_budgets(self) -> int:
+        """The part of the present token budget down to which others are looked at.
+
+        Smaller ones spread prefill over more iterations: a little capacity under some laws, for a later first token. So
+        they are looked at only where a target says how late it may be.
+        """
+        return 4 if {"ttft_mean_s", "ttft_p99_s"} & set(self.limits) else 1
+
     def spare_capacity(self, setting: Setting) -> float:
         """The capacity less the share that is to stay free, 1/s."""
         return (1 - (self.targets.headroom or 0.0)) * setting.capacity_per_s

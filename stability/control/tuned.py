@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -117,8 +118,8 @@ class PoolTuning:
             at = f" at {rate(self.rate_per_s)}"
             pair = (self.latency_now, self.latency_then)
             row("inter-token latency" + at, [seconds(x.itl_s) for x in pair])
-            row("time to first token, mean", [seconds(x.ttft_mean_s) for x in pair])
-            row("time to first token, 99 %", [seconds(x.ttft_p99_s) for x in pair])
+            row("time to first token, mean", [_wait(x.ttft_mean_s) for x in pair])
+            row("time to first token, 99 %", [_wait(x.ttft_p99_s) for x in pair])
         return found
 
     _ADMISSIONS = ("best of each admission", "watermark", "slots", "budget", "capacity", "stable below", "standing")
@@ -258,6 +259,11 @@ class TuningResult(Tabular):
 def shown(value: object) -> str:
     """A setting's value for people."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _wait(value_s: float) -> str:
+    """A time for people; infinite where the pool is at or above capacity."""
+    return "unbounded" if math.isinf(value_s) else seconds(value_s)
 
 
 def percent_change(gain: float) -> str:
