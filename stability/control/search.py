@@ -77,12 +77,14 @@ def search(model: PoolModel, present: Engine, vary: Collection[str], worth: floa
     now = model.settings([present])[0]
     score = _certain if not now.doubt else _capacity
     step = 1 + min(max(worth, 1e-6), FLAT)
-    policies = ["prompt_gate", "reserve"] if "admission" in vary else [present.admission]
+    policies = [present.admission]
+    if "admission" in vary:
+        policies = ["prompt_gate", *(["reserve"] if model.can_reserve() else [])]
     best_of: dict[str, Setting] = {}
     for policy in policies:
         starts, free = [_with_policy(present, policy)], set(vary)
         if "max_num_seqs" in vary:
-            starts.append(_unbound(model, starts[0]))
+            starts.append(_unbound(model, starts[0], "max_num_batched_tokens" in vary))
         if policy == "reserve" and len(policies) > 1:  # fewer slots gain nothing; a token budget, what it gains a gate
             budget = best_of["prompt_gate"].engine.max_num_batched_tokens
             starts = [_with_budget(start, budget) for start in starts]
@@ -134,17 +136,17 @@ def _filling(model: PoolModel, engine: Engine) -> float:
     return float(memory * demand[Demand.ITERATIONS] / demand[held])
 
 
-def _unbound(model: PoolModel, engine: Engine) -> Engine:
-    """The engine with slots that do not bind before memory does, as far as slots are looked at."""
+def _unbound(model: PoolModel, engine: Engine, widen: bool) -> Engine:
+    """The engine with slots that do not bind before memory does, as far as slots are looked at and the budget holds them.
+
+    With `widen` the budget is raised to hold them.
+    """
     enough = EXTRA_SLOTS * _filling(model, engine)
     most = max(SLOTS[1], engine.max_num_seqs)
+    if not widen:
+        most = min(most, engine.max_num_batched_tokens)
     steps = ladder(min(enough, most), max(2 * enough, SLOTS[0]), 1)
     slots = max(engine.max_num_seqs, min([most, *steps]))
-    return _with_slots(engine, slots)
-
-
-def _with_slots(engine: Engine, slots: int) -> Engine:
-    """The engine with other slots, its token budget raised where it must hold them."""
     return replace(engine, max_num_seqs=slots, max_num_batched_tokens=max(slots, engine.max_num_batched_tokens))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._types import FloatArray
-from ..errors import NotModelledError
+from ..errors import NotModelledError, UnservableError
 from ..model.engine import Engine
 from ..model.fleet import Fleet, Pool
 from ..model.lengths import Lengths
@@ -21,7 +21,7 @@ from ..policies import Fcfs, scheduler_of
 from ..theory.analyze import analyze
 from ..theory.conditions import BOTTLENECKS, binding
 from ..theory.latency import latency, rate_within
-from ..theory.solve import Solution, solve
+from ..theory.solve import Solution, largest_footprint, solve
 
 SETTINGS = ("admission", "watermark", "max_num_seqs", "max_num_batched_tokens")
 """What tuning may change."""
@@ -159,6 +159,18 @@ class PoolModel:
                 fleet = Fleet([self.pool_with(setting.engine)])
                 self._within[setting.engine] = min(rate_within(fleet, self.workload(1.0), **self.limits), most)
         return self._within[setting.engine]
+
+    def can_reserve(self) -> bool:
+        """Whether every request's reservation fits in a replica, as reservation admission needs."""
+        longest = max(largest_footprint(item, False) for item in self.classes)
+        engine = replace(plain(self.pool.replica.engine, self.pool.name), admission="reserve", watermark=0.0)
+        if longest <= self.pool.replica.usable_kv_tokens:
+            return True
+        try:  # unbounded laws may have a few requests that do not fit
+            analyze(Fleet([self.pool_with(engine)]), self.workload(1.0))
+        except UnservableError:
+            return False
+        return True
 
     def workload(self, rate_per_s: float) -> Workload:
         """The classes in their proportions at a total rate."""

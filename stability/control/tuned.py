@@ -104,11 +104,15 @@ class PoolTuning:
 
         for name in SETTINGS:
             row(name, [shown(getattr(s.engine, name)) for s in both])
+        if self.then.engine.admission == "prompt_gate":
+            found.insert(2, ("  by the closed form", "", f"{self.sensitivity.closed_form_watermark:.2g}"))
         capacities = [rate(s.capacity_per_s) for s in both]
         row("capacity", [capacities[0], f"{capacities[1]} ({percent_change(self.gain)})"])
         row("  stable below", [rate(s.stable_below_per_s) for s in both])
         row("  standing", [s.standing for s in both])
-        row("rate within targets", [rate(r) for r in (self.rate_within_now_per_s, self.rate_within_per_s)])
+        within = (self.rate_within_now_per_s, self.rate_within_per_s)
+        if any(r < s.capacity_per_s for r, s in zip(within, both, strict=True)):
+            row("rate within targets", [rate(r) for r in within])
         row("bottleneck", [s.bottleneck for s in both])
         row(
             "evictions per request",

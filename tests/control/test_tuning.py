@@ -82,6 +82,18 @@ def test_only_what_may_vary_varies() -> None:
     assert (engine.max_num_seqs, engine.watermark, engine.admission) == (32, 0.01, "prompt_gate")
 
 
+def test_slots_stay_within_a_budget_that_may_not_vary() -> None:
+    fleet = pool(1_000_000, max_num_seqs=64, max_num_batched_tokens=256)
+    engine = tuned(fleet, load(), vary=["max_num_seqs", "watermark"], worth=0.0).then.engine
+    assert engine.max_num_seqs <= engine.max_num_batched_tokens == 256
+
+
+def test_reservations_that_do_not_fit_are_no_candidates() -> None:
+    item = st.RequestClass("a", 1.0, UNIFORM, max_output_tokens=200_000)
+    found = tuned(pool(), st.Workload([item]))
+    assert "reserve" not in {s.engine.admission for s in found.admissions}
+
+
 def test_replicas_and_speed_scale_the_rates_and_change_no_setting() -> None:
     one = tuned(pool(), load())
     three = tuned(pool(count=3), load())
