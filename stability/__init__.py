@@ -2,6 +2,9 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .control.tuned import PoolTuning as PoolTuning
+from .control.tuned import TuningResult as TuningResult
+from .control.tuning import tune as tune
 from .errors import InputError as InputError
 from .errors import PlanError as PlanError
 from .errors import PlanSyntaxError as PlanSyntaxError

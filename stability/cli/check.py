@@ -18,6 +18,16 @@ def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     return check_number("--rate", parse_rate("--rate", value), above=0, at_most=MOST_PER_S)
 
 
+rate_option = click.option(
+    "--rate",
+    "rate_per_s",
+    callback=_rate,
+    metavar="RATE",
+    help="Total arrival rate in place of the plan's: 60 (per second), 600/min.",
+)
+"""Also of other commands that read a plan."""
+
+
 @click.command(
     cls=Command,
     examples=(
@@ -32,13 +42,7 @@ def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     ),
 )
 @click.argument("plan", required=False, type=click.Path())
-@click.option(
-    "--rate",
-    "rate_per_s",
-    callback=_rate,
-    metavar="RATE",
-    help="Total arrival rate in place of the plan's: 60 (per second), 600/min.",
-)
+@rate_option
 @json_option
 def check(plan: str | None, rate_per_s: float | None, as_json: bool) -> int:
     """Is the fleet of PLAN stable, by how much, what binds, and what changes the answer?

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
     "compare": "Two plans side by side.",
     "ramp": "What a burst, a lost replica or the schedule does over time: backlog, recovery, when to shed.",
+    "tune": "The engine settings that serve the most, and the flags to paste.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",

@@ -30,7 +30,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from .eviction import evictions
 from .fluid.saturated import Saturated, saturated
-from .gate import normal_tail, resident_variance
+from .gate import filling, resident_variance
 from .moments import Demand
 from .surplus import surplus
 
@@ -97,13 +97,10 @@ def cycle_capacity(
     )
     usable = max(replica.usable_kv_tokens - float(at.free_tokens[0]), 0.1 * replica.usable_kv_tokens)
     fills = usable / run.kv_per_request  # requests that would fill the cache, over the cycle
-    noise = math.sqrt(float(resident_variance(demand)))
-    deviation = noise * np.sqrt(fills) / run.kv_per_request
-    place = (slots - fills) / deviation
-    binding = 1 - normal_tail(place)
-    density = np.exp(-place * place / 2) / math.sqrt(2 * math.pi)
-    runs = slots - (slots - fills) * binding - deviation * density  # E min(slots, requests that fill the cache)
-    fewer = float(runs.mean() / np.minimum(slots, fills).mean())
+    spread = math.sqrt(float(resident_variance(demand)))
+    fills = usable / run.kv_per_request  # requests that would fill the cache, over the cycle
+    binding, running = filling(slots, usable, run.kv_per_request, spread)
+    fewer = float(running.mean() / np.minimum(slots, fills).mean())
     weight = np.where(fills < slots, math.exp(-walk.exponent * run.swing * run.kv_tokens), 1.0)
     kept = 1 / (1 + run.evictions_per_request)
     e = run.evictions_per_request + kept * float(at.per_request[0]) * float((weight * binding).mean())

@@ -83,6 +83,8 @@ class GateCapacity:
     capacity_per_s : ndarray
     floor_per_s : ndarray
         The same if, under a chunk gate, prompts that come to nothing took the whole token budget.
+    spared_per_s : ndarray
+        The capacity if eviction cost nothing: what memory, slots and token budget allow.
     per_iteration : ndarray
         Completions per iteration at capacity (y).
     evictions_per_request : ndarray
@@ -95,6 +97,7 @@ class GateCapacity:
 
     capacity_per_s: FloatArray
     floor_per_s: FloatArray
+    spared_per_s: FloatArray
     per_iteration: FloatArray
     evictions_per_request: FloatArray
     wasted_tokens: FloatArray
@@ -128,8 +131,9 @@ def gate_capacity(
     spread = np.sqrt(slots * resident_variance(demand))
     full = (normal_tail((free - batch) / spread) > BINDS) & (rows[0] < NEAR * rows[2])
     y, e, lost = rows.min(axis=0), np.zeros(len(free)), np.zeros(len(free))
+    spared = y.copy()
     if full.any():
-        y[full], e[full], lost[full] = _when_full(gates.rows(full), demand[full], laws, shares)
+        y[full], e[full], lost[full], spared[full] = _when_full(gates.rows(full), demand[full], laws, shares)
     tokens, work = _recomputed(gates, coefficients, demand, lost, laws, shares)
     plain = coefficients[:, 0] / y + work_s(coefficients, demand) + e * work
     vain_s, vain_tokens, vain_evictions, most_s = np.zeros((4, len(free)))
@@ -144,6 +148,7 @@ def gate_capacity(
     return GateCapacity(
         capacity_per_s=1 / (plain + np.minimum(vain_s, most_s)),
         floor_per_s=1 / (plain + most_s),
+        spared_per_s=1 / (coefficients[:, 0] / spared + work_s(coefficients, demand)),
         per_iteration=y,
         evictions_per_request=e + vain_evictions,
         wasted_tokens=e * tokens + vain_tokens,
@@ -195,8 +200,11 @@ def _missed(tokens: FloatArray, laws: tuple[Lengths, ...], shares: tuple[float, 
 
 def _when_full(
     gates: Gates, demand: FloatArray, laws: tuple[Lengths, ...], shares: tuple[float, ...]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Completions per iteration, evictions per request and tokens a victim had generated, where memory binds."""
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Where memory binds: completions per iteration, evictions per request, tokens a victim had generated.
+
+    Last, completions per iteration if eviction cost nothing.
+    """
     memory, slots, budget = gates.limits.T
     prompt, volume, iterations, decodes = (
         demand[:, d] for d in (Demand.PREFILL, Demand.VOLUME, Demand.ITERATIONS, Demand.DECODE)
@@ -215,18 +223,36 @@ def _when_full(
         wasted = (longer + 1) / 2 * redone
         for _ in range(INNER_ROUNDS):
             stays = iterations + e * longer
-            held = (volume + e * wasted) / stays
-            fills = usable / held  # requests that fill the cache
-            deviation = spread * np.sqrt(fills) / held
-            place = (slots - fills) / deviation
-            share = 1 - normal_tail(place)  # of the time in which memory binds rather than slots
-            running = slots - (slots - fills) * share - deviation * np.exp(-place * place / 2) / math.sqrt(2 * math.pi)
+            share, running = filling(slots, usable, (volume + e * wasted) / stays, spread)
             rows = np.minimum(running / stays, budget / (demand[:, Demand.TOKENS] + e * redone))
             y = np.sqrt(rows * y)  # halves the step in the logarithm: long victims feed back on y
             e = (e + at.per_request * share) / 2
         if np.max(np.abs(y / before - 1)) < 1e-5:
             break
-    return y, e, lost
+    unspoilt = filling(slots, usable, volume / iterations, spread)[1] / iterations
+    return y, e, lost, np.minimum(unspoilt, budget / demand[:, Demand.TOKENS])
+
+
+def filling(
+    slots: FloatArray | float, memory: FloatArray | float, held: FloatArray | float, spread: FloatArray | float
+) -> tuple[FloatArray, FloatArray]:
+    """Share of the time in which memory binds rather than slots, and the mean number running, E min(slots, D).
+
+    Parameters
+    ----------
+    slots : ndarray
+        Batch slots.
+    memory : ndarray
+        KV that residents may hold, tokens.
+    held, spread : ndarray
+        Mean and standard deviation of the KV of a resident, tokens.
+    """
+    fills = memory / held  # requests that fill the cache: D, normal
+    deviation = spread * np.sqrt(fills) / held
+    place = (slots - fills) / deviation
+    share = 1 - normal_tail(place)
+    density = np.exp(-place * place / 2) / math.sqrt(2 * math.pi)
+    return share, np.asarray(slots - (slots - fills) * share - deviation * density)
 
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)

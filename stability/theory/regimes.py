@@ -42,6 +42,8 @@ class Gated:
         Step-time laws, tangents taken where the gates operate.
     capacity : (n,) ndarray
         Estimate, 1/s; 0 for replicas without an evicting gate.
+    spared : (n,) ndarray
+        The same if eviction cost nothing.
     floor : (n,) ndarray
         Rate that a gate in doubt reaches in any case, 1/s; infinite where `doubts` is empty.
     evictions_per_request : (n,) ndarray
@@ -53,6 +55,7 @@ class Gated:
 
     coefficients: FloatArray
     capacity: FloatArray
+    spared: FloatArray
     floor: FloatArray
     evictions_per_request: FloatArray
     evicting: BoolArray
@@ -72,6 +75,8 @@ def gated(
     limits: FloatArray,
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
+    *,
+    tangent: bool = True,
 ) -> Gated:
     """Capacity of the evicting gates among `replicas`, and the doubts about it.
 
@@ -86,19 +91,22 @@ def gated(
         KV tokens, slots, token budget.
     laws, shares
         The mix of length laws.
+    tangent : bool
+        Whether to take tangents of laws that are not affine where the gates operate; else `coefficients` are used as they are.
     """
     count = len(replicas)
-    capacity, per_request, floor = np.zeros(count), np.zeros(count), np.full(count, np.inf)
+    capacity, spared, per_request, floor = np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, np.inf)
     evicting, doubts = np.zeros(count, dtype=np.bool_), [""] * count
     rows = np.flatnonzero([evicts(replica) for replica in replicas])
     if len(rows):
         chosen = [replicas[row] for row in rows.tolist()]
         coefficients = coefficients.copy()
         found, coefficients[rows] = _at_operating_point(
-            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares
+            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares, tangent
         )
-        capacity[rows], per_request[rows], evicting[rows] = (
+        capacity[rows], spared[rows], per_request[rows], evicting[rows] = (
             found.capacity_per_s,
+            found.spared_per_s,
             found.evictions_per_request,
             found.evicting,
         )
@@ -123,6 +131,7 @@ def gated(
     return Gated(
         coefficients=coefficients,
         capacity=capacity,
+        spared=spared,
         floor=floor,
         evictions_per_request=per_request,
         evicting=evicting,
@@ -137,6 +146,7 @@ def _at_operating_point(
     limits: FloatArray,
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
+    tangent: bool,
 ) -> tuple[GateCapacity, FloatArray]:
     """Capacity of the gates, with the tangents of laws that are not affine taken where they operate."""
     gates = Gates(
@@ -146,7 +156,7 @@ def _at_operating_point(
         prefix_caching=np.array([replica.engine.prefix_caching for replica in replicas]),
     )
     found = gate_capacity(gates, coefficients, demand, laws, shares)
-    if not all(isinstance(replica.iteration, IterationTime) for replica in replicas):
+    if tangent and not all(isinstance(replica.iteration, IterationTime) for replica in replicas):
         coefficients = tangent_laws(
             [replica.iteration for replica in replicas], prompt_law(laws, shares), demand, found.per_iteration, limits
         )

@@ -148,3 +148,37 @@ def test_the_token_budget_hardly_matters() -> None:
     base = run(workload)[:, 0]
     for budget in (2048, 16_384):
         np.testing.assert_allclose(run(workload, budget=budget)[:, 0], base, rtol=0.05)
+
+
+@cache
+def tuned() -> st.TuningResult:
+    """The benchmark's replica, "off" as printed, under its distribution of lengths."""
+    engine = st.Engine(max_num_seqs=256, max_num_batched_tokens=8192)
+    fleet = st.Fleet.of(
+        st.Replica(iteration=roofline("GB200", "Qwen2.5-7B"), kv_capacity_tokens=299_584, engine=engine)
+    )
+    lengths = st.lengths.Independent(prompt=st.lengths.Uniform(800, 1200), output=st.lengths.Uniform(4000, 6000))
+    return st.tune(fleet, st.Workload.poisson(1.0, lengths), latencies=False)
+
+
+def test_tuning_recommends_a_watermark_about_the_best_measured() -> None:
+    """0.05 was best of the five; nothing but the watermark is worth changing."""
+    pool = tuned().pools[0]
+    assert 0.02 <= pool.then.engine.watermark <= 0.10
+    assert pool.change.startswith("watermark 0 -> ")
+    assert "," not in pool.change
+
+
+@pytest.mark.xfail(
+    reason="predicts +9.3 %: the eviction theory gives 4.9 evictions per request without watermark against 2.4 measured, "
+    "since with 85 requests running older ones leave within an excursion of the walk, and lengths have 6 roots outside",
+)
+def test_tuning_predicts_the_measured_gain_within_3_points() -> None:
+    assert tuned().gain == pytest.approx(REQUESTS_PER_S.max() / REQUESTS_PER_S[0] - 1, abs=0.03)
+
+
+def test_the_gain_is_called_approximate() -> None:
+    pool = tuned().pools[0]
+    assert tuned().standing == "approximate"
+    assert any("approximate" in note for note in pool.notes)
+    assert pool.surest.stable_below_per_s > pool.then.stable_below_per_s

@@ -1,0 +1,110 @@
+"""`stability tune`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..control.settings import SETTINGS
+from ..errors import InputError, check_number
+from ..units import seconds as parse_seconds
+from .check import rate_option
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
+
+if TYPE_CHECKING:
+    from ..control.tuned import TuningResult
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def _time(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
+    name = parameter.opts[0]
+    return None if value is None else check_number(name, parse_seconds(name, value), above=0)
+
+
+def _picture(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:  # noqa: ARG001
+    if value is None:
+        return None
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plot needs matplotlib, must find it. Install it: pip install 'llm-stability[plots]'.")
+    path = Path(value)
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"--plot = {value!r}, must end in one of {', '.join(PICTURES)}. Name a picture file.")
+    if not path.parent.is_dir():
+        raise InputError(f"--plot = {value!r}, must be in a folder that exists. Create {str(path.parent)!r} first.")
+    return path
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        ("stability tune", "the bundled example"),
+        ("stability tune plan.yaml --plot tune.png", "a plan of your own, with capacity against headroom"),
+        ("stability tune --rate 200 --itl 30ms", "the most within an inter-token latency"),
+        ("stability tune --vary watermark --json", "headroom alone, for scripts"),
+    ),
+    exit_codes=(
+        "0 settings found (the present ones may be best already), 1 no setting meets the targets at the rate, 2 bad input, "
+        "4 internal error, 130 interrupted."
+    ),
+)
+@click.argument("plan", required=False, type=click.Path())
+@click.option("--pool", metavar="NAME", help="The pool to tune; all by default.")
+@rate_option
+@click.option("--itl", callback=_time, metavar="TIME", help="Mean inter-token latency to stay within: 50ms.")
+@click.option("--ttft", callback=_time, metavar="TIME", help="Mean time to first token to stay within: 500ms.")
+@click.option("--ttft-p99", callback=_time, metavar="TIME", help="99th percentile of the time to first token: 2s.")
+@click.option(
+    "--vary", multiple=True, type=click.Choice(SETTINGS), help="A setting that may change; repeat for several."
+)
+@click.option("--plot", callback=_picture, metavar="FILE", help="Draw capacity against headroom: .png, .svg or .pdf.")
+@json_option
+def tune(
+    plan: str | None,
+    pool: str | None,
+    rate_per_s: float | None,
+    itl: float | None,
+    ttft: float | None,
+    ttft_p99: float | None,
+    vary: tuple[str, ...],
+    plot: Path | None,
+    as_json: bool,
+) -> int:
+    """Which engine settings serve the most, within the latency targets of PLAN or of the options?
+
+    PLAN is a YAML or TOML file; without it, the bundled example runs. Prints present and recommended headroom (watermark),
+    slots, token budget and admission policy of each pool, the gain, and the flags to paste. Targets given as options
+    replace the plan's.
+    """
+    from ..control.tuning import tune as tune_fleet
+    from ..model.targets import Targets
+
+    found = load_plan(plan)
+    workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
+    targets = found.targets
+    if any(value is not None for value in (itl, ttft, ttft_p99)):
+        targets = Targets(itl_s=itl, ttft_mean_s=ttft, ttft_p99_s=ttft_p99, headroom=targets.headroom)
+    result = tune_fleet(found.fleet, workload, targets=targets, pool=pool, vary=vary or SETTINGS)
+    name = EXAMPLE if plan is None else found.path
+    if plot is not None:
+        _draw(result, plot)
+    if as_json:
+        print_json({"plan": name, **result.to_dict(), "picture": None if plot is None else str(plot)})
+    else:
+        drawn = "" if plot is None else f"\n\npicture in {plot}"
+        print_text(f"{name}\n\n{result.summary()}{drawn}")
+    return result.exit_code
+
+
+def _draw(result: TuningResult, path: Path) -> None:
+    figure = result.plot().get_figure()
+    assert figure is not None
+    try:
+        figure.savefig(path, dpi=150)  # type: ignore[union-attr]
+    except OSError as error:
+        raise InputError(
+            f"--plot = {str(path)!r} cannot be written ({error.strerror}), must be a writable file."
+        ) from None
