@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..model.engine import Engine
 from ..model.iteration import IterationTime
@@ -304,16 +305,25 @@ def _simplest(model: PoolModel, now: Setting, best: Setting, vary: Collection[st
 def _put_back(
     model: PoolModel, present: Engine, chosen: Setting, names: Iterable[str], good: Callable[[Setting], bool]
 ) -> Setting:
-    """`chosen` with the present value of every setting that leaves it good."""
+    """`chosen` with every setting as near to its present value as leaves it good."""
     for name in names:
-        value = getattr(present, name)
-        if value == getattr(chosen.engine, name):
-            continue
-        if name == "max_num_seqs" and value > chosen.engine.max_num_batched_tokens:
-            continue
-        if name == "max_num_batched_tokens" and value < chosen.engine.max_num_seqs:
-            continue
-        back = model.settings([replace(chosen.engine, **{name: value})])[0]
-        if good(back):
-            chosen = back
+        for value in _nearer(name, getattr(present, name), getattr(chosen.engine, name)):
+            if name == "max_num_seqs" and value > chosen.engine.max_num_batched_tokens:
+                continue
+            if name == "max_num_batched_tokens" and value < chosen.engine.max_num_seqs:
+                continue
+            back = model.settings([replace(chosen.engine, **{name: value})])[0]
+            if good(back):
+                chosen = back
+                break
     return chosen
+
+
+def _nearer(name: str, present: Any, chosen: Any) -> list[Any]:
+    """Values from the present one towards the chosen one, without it; slots go by steps."""
+    if present == chosen:
+        return []
+    if name != "max_num_seqs":
+        return [present]
+    between = ladder(min(present, chosen), max(present, chosen), 2)
+    return [present, *(n for n in (between if present < chosen else between[::-1]) if n not in (present, chosen))]

@@ -27,6 +27,7 @@ from ..theory.conditions import capacities
 from ..theory.headroom import closed_form_headroom
 from ..theory.regimes import gated
 from ..theory.surplus import surplus
+from ..theory.synchrony import roots_outside
 from .settings import PoolModel, solved_columns
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ LONGEST = 8.0
 
 MOST = 0.5
 """Largest watermark searched."""
+
+
+CYCLE_NODES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, MOST)
+"""Watermarks at which limit cycles are followed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -151,15 +156,28 @@ def _curve(model: PoolModel, engine: Engine, nodes: Sequence[Engine], watermarks
     replicas = [model.pool_with(replace(bare, watermark=float(w))).replica for w in watermarks]
     demand = np.tile(columns[0][1], (len(replicas), 1))
     limits = np.tile(capacities(replicas[0]), (len(replicas), 1))
-    found = gated(replicas, laws, demand, limits, model.laws, model.shares, tangent=False)
-    wasted = np.maximum(1 / found.capacity - 1 / found.spared, 0.0)
+    found = gated(replicas, laws, demand, limits, model.laws, model.shares, exact=False)
+    capacity, evictions = found.capacity, found.evictions_per_request
+    if roots_outside(model.laws, model.shares):
+        capacity, evictions = _cycle(model, bare, watermarks)
+    wasted = np.maximum(1 / capacity - 1 / found.spared, 0.0)
     return _Curve(
         headroom=np.array([float(replica.watermark_tokens) for replica in replicas]),
-        capacity=found.capacity,
+        capacity=capacity,
         memory=found.spared,
         eviction=1 / (1 / found.spared[0] + wasted),
-        evictions=found.evictions_per_request,
+        evictions=evictions,
     )
+
+
+def _cycle(model: PoolModel, bare: Engine, watermarks: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Capacity and evictions where completions synchronise: followed at a few watermarks, linear between them."""
+    most = min(float(watermarks[-1]), MOST)
+    nodes = [w for w in CYCLE_NODES if w < most] + [min(w for w in CYCLE_NODES if w >= most)]
+    columns = [model.solved(replace(bare, watermark=w)) for w in nodes]
+    capacity = [float(solution.capacity[row]) for solution, row in columns]
+    evictions = [float(solution.evictions_per_request[row]) for solution, row in columns]
+    return np.interp(watermarks, nodes, capacity), np.interp(watermarks, nodes, evictions)
 
 
 def closed_form_watermark(model: PoolModel, engine: Engine) -> float:

@@ -34,7 +34,7 @@ from .gate import filling, resident_variance
 from .moments import Demand
 from .surplus import surplus
 
-BINS = 1024
+BINS = 512
 """Bins of ages at most; longer lives are taken several iterations at a time."""
 
 TOLERANCE, MOST_LIVES = 1e-3, 48

@@ -30,7 +30,6 @@ import numpy as np
 from .._types import BoolArray, FloatArray
 from ..model.lengths import Lengths
 from .excursions import chances
-from .steps import prompt_law
 from .surplus import surplus
 
 BINDS = 1e-4
@@ -105,10 +104,7 @@ def evictions(
     that long, and Z falls by growth alone, at rate E[o].
     """
     walk = surplus(laws, shares)
-    prompts = prompt_law(laws, shares)
-    points = zip(*(np.ravel(x).tolist() for x in (headroom, per_iteration, room)), strict=True)
-    found = np.array([chances(laws, shares, prompts, *point) for point in points])
-    first, again, spare = found.T.reshape(3, *np.shape(per_iteration))
+    first, again, spare = chances(laws, shares, headroom, per_iteration, room)
     near = np.exp(-headroom * walk.exponent * walk.output_mean / walk.prompt_mean)
     again = np.minimum(near * again + (1 - near) * first, RETURNS)
     fall = np.where(few_running(laws, shares, running), walk.output_mean, walk.slope)

@@ -29,7 +29,7 @@ import numpy as np
 from .._types import FloatArray, IntArray
 from ..model.lengths import Lengths, ProductPart
 from .lattice import SIZE, Walk, compound_poisson, lattice_law
-from .steps import PromptLaw
+from .steps import PromptLaw, prompt_law
 from .surplus import observed_sizes, surplus
 
 POINTS = 32
@@ -53,7 +53,11 @@ DELAYS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32])
 REACH = np.arange(97) / 8
 """Headrooms tabulated, in units of 1/theta; beyond, chances fall exponentially."""
 
-NEGLIGIBLE = 1e-9
+ROOM_STEP = 0.005
+"""Relative steps of the room at which prompts are counted in chunks."""
+
+SETTLED = 3e-5
+"""Change of the chain's law from which it is taken as stationary."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,40 +80,44 @@ class Chances:
 def chances(
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
-    prompts: PromptLaw,
-    headroom: float,
-    per_iteration: float,
-    room: float,
-) -> tuple[float, float, float]:
+    headroom: FloatArray,
+    per_iteration: FloatArray,
+    room: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """P(evict) of an admitted request and of a victim that returned, and the KV that the budget leaves free.
 
     Parameters
     ----------
     laws, shares
         The mix of length laws.
-    prompts : PromptLaw
-        Its prompts.
-    headroom : float, >= 0
+    headroom : (n,) ndarray, >= 0
         KV kept free at admission (h), tokens.
-    per_iteration : float, > 0
+    per_iteration : (n,) ndarray, > 0
         Completions per iteration (y).
-    room : float, > 0
+    room : (n,) ndarray, > 0
         Prompt tokens an iteration can take beside its decodes.
     """
-    walk = surplus(laws, shares)
+    walk, prompts = surplus(laws, shares), prompt_law(laws, shares)
+    reach = walk.exponent * headroom
     growth = per_iteration * walk.output_mean * walk.exponent * POINTS
-    load = per_iteration * walk.prompt_mean / room
-    delays = _delay_law(prompts, room)
+    delays = np.array([_delay_law(prompts, round(math.log(r) / ROOM_STEP)) for r in np.maximum(room, 1.0).tolist()])
     # Iterations shorter than a lattice point: between the closed forms and the first point.
-    short = max(1 - growth / float(STEPS[0]), 0.0)
-    first, again, spare = (short * p * math.exp(-walk.exponent * headroom) for p in (walk.first, walk.again, 0.0))
-    for step, by_step in _between(STEPS, growth):
-        for grade, by_grade in _between(LOADS, load):
-            node = _chances(laws, shares, step, grade)
-            weight = (1 - short) * by_step * by_grade
-            first += weight * _along(delays @ node.first, walk.exponent * headroom)
-            again += weight * _along(delays @ node.again, walk.exponent * headroom)
-            spare += weight * node.spare_tokens
+    short = np.maximum(1 - growth / float(STEPS[0]), 0.0)
+    first, again = (short * p * np.exp(-reach) for p in (walk.first, walk.again))
+    spare = np.zeros(len(reach))
+    step, step_part = _between(STEPS, growth)
+    grade, grade_part = _between(LOADS, per_iteration * walk.prompt_mean / room)
+    corners = ((0, 0), (0, 1), (1, 0), (1, 1))
+    weights = [
+        (1 - short) * (step_part if i else 1 - step_part) * (grade_part if j else 1 - grade_part) for i, j in corners
+    ]
+    for (i, j), weight in zip(corners, weights, strict=True):
+        for s, g in sorted({*zip(step[weight > 0].tolist(), grade[weight > 0].tolist(), strict=True)}):
+            rows = np.flatnonzero((step == s) & (grade == g) & (weight > 0))
+            node = _chances(laws, shares, s + i, g + j)
+            first[rows] += weight[rows] * _along(delays[rows] @ node.first, reach[rows])
+            again[rows] += weight[rows] * _along(delays[rows] @ node.again, reach[rows])
+            spare[rows] += weight[rows] * node.spare_tokens
     return first, again, spare
 
 
@@ -145,29 +153,31 @@ def rise(
     return np.maximum(found, 0.0)
 
 
-def _between(grid: FloatArray | IntArray, value: float) -> list[tuple[int, float]]:
-    """Neighbours of `value` on the grid and their weights, linear between them and constant outside."""
-    place = int(np.clip(np.searchsorted(grid, value, side="right") - 1, 0, len(grid) - 2))
-    part = min(max((value - float(grid[place])) / float(grid[place + 1] - grid[place]), 0.0), 1.0)
-    return [(i, w) for i, w in ((place, 1 - part), (place + 1, part)) if w > 0]
+def _between(grid: FloatArray | IntArray, value: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The point of the grid below each value, and how far it lies to the next: linear, constant outside the grid."""
+    place = np.clip(np.searchsorted(grid, value, side="right") - 1, 0, len(grid) - 2)
+    part = (value - grid[place]) / (grid[place + 1] - grid[place])
+    return place, np.clip(part, 0.0, 1.0)
 
 
-def _along(chance: FloatArray, reach: float) -> float:
-    """The chance at a headroom of `reach`/theta: log-linear between the tabulated ones, exponential beyond."""
+def _along(chance: FloatArray, reach: FloatArray) -> FloatArray:
+    """Row by row, the chance at a headroom of `reach`/theta: log-linear between those tabulated, exponential beyond."""
     known = np.log(np.maximum(chance, 1e-300))
-    return float(np.exp(np.interp(min(reach, REACH[-1]), REACH, known) - max(0.0, reach - REACH[-1])))
+    place, part = _between(REACH, reach)
+    rows = np.arange(len(reach))
+    inside = (1 - part) * known[rows, place] + part * known[rows, place + 1]
+    return np.asarray(np.exp(inside - np.maximum(reach - REACH[-1], 0.0)))
 
 
-@lru_cache(maxsize=256)
-def _delay_law(prompts: PromptLaw, room: float) -> FloatArray:
-    """Probabilities of `DELAYS`: iterations a prompt takes after its first, split between neighbours."""
-    delay = np.minimum(np.ceil(prompts.values / max(room, 1.0)) - 1, DELAYS[-1])
-    place = np.clip(np.searchsorted(DELAYS, delay, side="right") - 1, 0, len(DELAYS) - 2)
-    part = (delay - DELAYS[place]) / (DELAYS[place + 1] - DELAYS[place])
-    found = np.zeros(len(DELAYS))
-    np.add.at(found, place, prompts.probabilities * (1 - part))
-    np.add.at(found, place + 1, prompts.probabilities * part)
-    return found
+@lru_cache(maxsize=4096)
+def _delay_law(prompts: PromptLaw, room_steps: int) -> FloatArray:
+    """Probabilities of `DELAYS`, iterations a prompt takes after its first, at a room of exp(`ROOM_STEP` * `room_steps`)."""
+    delay = np.minimum(np.ceil(prompts.values / math.exp(ROOM_STEP * room_steps)) - 1, DELAYS[-1])
+    place, part = _between(DELAYS, delay)
+    mass = prompts.probabilities
+    return np.asarray(
+        np.bincount(place, mass * (1 - part), len(DELAYS)) + np.bincount(place + 1, mass * part, len(DELAYS))
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -330,7 +340,7 @@ def _slack(ladder: Ladder, room_tokens: float, prompt_mean: float) -> tuple[Floa
         new /= new.sum()
         moved = float(np.abs(new - free).sum())
         free = new
-        if moved < NEGLIGIBLE ** (1 / 2):
+        if moved < SETTLED:
             break
     beyond = np.append(np.cumsum(free[::-1])[::-1], 0.0)  # P(F >= i cells)
     cells = np.arange(CELLS + 1)

@@ -76,7 +76,7 @@ def gated(
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
     *,
-    tangent: bool = True,
+    exact: bool = True,
 ) -> Gated:
     """Capacity of the evicting gates among `replicas`, and the doubts about it.
 
@@ -91,8 +91,9 @@ def gated(
         KV tokens, slots, token budget.
     laws, shares
         The mix of length laws.
-    tangent : bool
-        Whether to take tangents of laws that are not affine where the gates operate; else `coefficients` are used as they are.
+    exact : bool
+        Whether to take tangents of laws that are not affine where the gates operate, and to follow limit cycles; else
+        `coefficients` are used as they are, and cycles left out.
     """
     count = len(replicas)
     capacity, spared, per_request, floor = np.zeros(count), np.zeros(count), np.zeros(count), np.full(count, np.inf)
@@ -102,7 +103,7 @@ def gated(
         chosen = [replicas[row] for row in rows.tolist()]
         coefficients = coefficients.copy()
         found, coefficients[rows] = _at_operating_point(
-            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares, tangent
+            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares, exact
         )
         capacity[rows], spared[rows], per_request[rows], evicting[rows] = (
             found.capacity_per_s,
@@ -112,7 +113,7 @@ def gated(
         )
         few = few_running(laws, shares, found.per_iteration * demand[rows, Demand.ITERATIONS])
         overflowing = [can_overflow(replica, demand[row]) for replica, row in zip(chosen, rows.tolist(), strict=True)]
-        cycle = roots_outside(laws, shares) if any(overflowing) else 0
+        cycle = roots_outside(laws, shares) if exact and any(overflowing) else 0
         for place, row in enumerate(rows.tolist()):
             if cycle and overflowing[place]:
                 at = cycle_capacity(replicas[row], coefficients[row], demand[row], laws, shares)

@@ -169,10 +169,6 @@ def test_tuning_recommends_a_watermark_about_the_best_measured() -> None:
     assert "," not in pool.change
 
 
-@pytest.mark.xfail(
-    reason="predicts +9.3 %: the eviction theory gives 4.9 evictions per request without watermark against 2.4 measured, "
-    "since with 85 requests running older ones leave within an excursion of the walk, and lengths have 6 roots outside",
-)
 def test_tuning_predicts_the_measured_gain_within_3_points() -> None:
     assert tuned().gain == pytest.approx(REQUESTS_PER_S.max() / REQUESTS_PER_S[0] - 1, abs=0.03)
 
