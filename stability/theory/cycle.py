@@ -30,7 +30,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from .eviction import evictions
 from .fluid.saturated import Saturated, saturated
-from .gate import filling, resident_variance
+from .gate import filling, missed, resident_variance
 from .moments import Demand
 from .surplus import surplus
 
@@ -104,9 +104,10 @@ def cycle_capacity(
     weight = np.where(fills < slots, math.exp(-walk.exponent * run.swing * run.kv_tokens), 1.0)
     kept = 1 / (1 + run.evictions_per_request)
     e = run.evictions_per_request + kept * float(at.per_request[0]) * float((weight * binding).mean())
-    redone = demand[Demand.PREFILL] + float(at.generated_tokens[0])
-    context = redone * redone / 2
-    again = (e - run.evictions_per_request) * float(coefficients[1] * redone + coefficients[4] * context)
+    redone = demand[Demand.PREFILL] + at.generated_tokens
+    share = float(missed(redone, laws, shares)[0]) if replica.engine.prefix_caching else 1.0  # in the cycle, all of it
+    work = float((coefficients[1] * redone + coefficients[4] * redone * redone / 2)[0])
+    again = (e - run.evictions_per_request) * share * work
     spent = 1 / run.throughput_per_s + float(coefficients[0]) / run.per_iteration * (1 / fewer - 1) + again
     return CycleCapacity(capacity_per_s=1 / spent, per_iteration=run.per_iteration * fewer, evictions_per_request=e)
 

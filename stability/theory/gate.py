@@ -5,7 +5,8 @@ r"""Capacity of an evicting gate: flow balance with what eviction wastes.
           E[D] = (M - E[F])\,\frac{E[n] + e\,n'}{E[g] + e\,v}
 
 with e evictions per request (`eviction`) and the free memory F. A victim keeps the tokens it has generated: what it loses is a
-second prefill of s' = E[s] + generated tokens, n' iterations long, with the KV volume v and the work w.
+second prefill of s' = E[s] + generated tokens, whose last chunk gives the token that a decode would have given. Its other
+chunks are the n' iterations lost, v their KV volume; w is the work of s' less that decode's (`symbolic.eviction_waste`).
 
 Slots. The N requests of a full batch hold K tokens, normal with mean N E[g]/E[n] and N times the variance of one resident's
 KV; memory binds while K would exceed the cache, and requests are evicted then only. With D the number that fills the cache,
@@ -185,14 +186,14 @@ def _recomputed(
 ) -> tuple[FloatArray, FloatArray]:
     """Tokens computed again per eviction, and the time they take."""
     prompt = demand[:, Demand.PREFILL]
-    prefill, attention = coefficients[:, 1], coefficients[:, 4]
-    share = np.where(gates.prefix_caching, _missed(prompt + lost, laws, shares), 1.0)
-    # What was generated is not decoded again: it returns as prompt tokens.
+    _, prefill, decode, read, attention = coefficients.T
+    redone = prompt + lost
+    share = np.where(gates.prefix_caching, missed(redone, laws, shares), 1.0)
     context = demand[:, Demand.CONTEXT] + prompt * lost + lost * lost / 2
-    return share * (prompt + lost), share * (prefill * (prompt + lost) + attention * context)
+    return share * redone, share * (prefill * redone + attention * context) - decode - read * redone
 
 
-def _missed(tokens: FloatArray, laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> FloatArray:
+def missed(tokens: FloatArray, laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> FloatArray:
     """Share of a victim's tokens whose blocks growth has taken before it returns."""
     reach = surplus(laws, shares).exponent * tokens
     return np.asarray(-np.expm1(-reach) / np.maximum(reach, 1e-12))
@@ -219,8 +220,8 @@ def _when_full(
         lost = at.generated_tokens
         usable = np.maximum(memory - at.free_tokens, 0.1 * memory)
         redone = prompt + lost
-        longer = chunks * redone / prompt  # iterations of the second prefill
-        wasted = (longer + 1) / 2 * redone
+        longer = np.maximum(chunks * redone / prompt - 1, 0.0)  # chunks of the second prefill but the last
+        wasted = longer / 2 * redone
         for _ in range(INNER_ROUNDS):
             stays = iterations + e * longer
             share, running = filling(slots, usable, (volume + e * wasted) / stays, spread)
