@@ -184,12 +184,22 @@ class Notebook:
         )
 
 
+def same(one: sp.Expr, other: sp.Expr) -> bool:
+    """Whether two rational expressions are equal; by expansion, so that a wrong step cannot pass for a hard one.
+
+    Parameters
+    ----------
+    one, other : Expr
+    """
+    return bool(sp.expand(sp.numer(sp.together(one - other))) == 0)
+
+
 def _is_condition(result: sp.Basic) -> bool:
     return isinstance(result, (sp.Rel, sp.logic.boolalg.BooleanFunction))
 
 
 def _escaped(text: str) -> str:
-    """Words inside \\text{}: sphinx and notebooks read $ and % there."""
+    r"""Words inside \text{}: sphinx and notebooks read $ and % there."""
     return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&").replace("^", r"\^{}")
 
 

@@ -27,13 +27,28 @@ from collections.abc import Sequence
 import sympy as sp
 
 from ...errors import InputError, check_choice
-from .capacity import RESOURCES
+from .capacities import RESOURCES
 from .derivation import Derivation, Notebook
-from .symbols import BASE, BUDGET, HEADROOM, MEAN_WORK, MEMORY, RATE, RESERVATION, SLOTS, TAU, quantity
+from .symbols import (
+    BASE,
+    BUDGET,
+    HEADROOM,
+    MEAN_ITERATIONS,
+    MEAN_WORK,
+    MEMORY,
+    RATE,
+    RESERVATION,
+    SLOTS,
+    TAU,
+    label,
+    quantity,
+)
 
 DELTA = quantity("delta", "largest reservation and headroom over M", "1", latex=r"\delta")
 LARGEST = quantity("R_max", "largest reservation", "tokens", latex=r"R_{\max}")
-MARGIN = quantity("epsilon", "drift margin: V falls by epsilon seconds per second", "1", latex=r"\varepsilon", positive=False)
+MARGIN = quantity(
+    "epsilon", "drift margin: V falls by epsilon seconds per second", "1", latex=r"\varepsilon", positive=False
+)
 POTENTIAL = quantity("V", "remaining work and occupancy of all requests", "s")
 VALUE = quantity("E[v]", "mean of V brought by a request", "s")
 LEVEL = quantity("V_b", "level above which somebody waits", "s")
@@ -44,11 +59,16 @@ LONGEST_WORK = quantity("W_max", "largest work of a request", "s", latex=r"W_{\m
 LONGEST = quantity("n_max", "most iterations of a request", "iterations", latex=r"n_{\max}")
 MOST_TOKENS = quantity("t_max", "most tokens of a request, s + o - 1", "tokens", latex=r"t_{\max}")
 MEAN_RESERVED = quantity("E[R n]", "mean of reservation times iterations", "token-iterations", latex=r"E[R\,n]")
-MEAN_RESIDENCE = quantity("E[n]", "mean iterations resident", "iterations")
 MEAN_TOKENS = quantity("E[s + o - 1]", "mean tokens computed", "tokens")
+RETURN = quantity("E[T]", "mean time to return to the set", "s")
 PROVED = quantity("lambda_proved", "rate below which stability is proved", "1/s", latex=r"\lambda_{\text{proved}}")
 
-_ASSUMED = ("affine law or majorant, coefficients >= 0", "bounded lengths", "Poisson arrivals", "reservation admission, no eviction")
+_ASSUMED = (
+    "affine law or majorant, coefficients >= 0",
+    "bounded lengths",
+    "Poisson arrivals",
+    "reservation admission, no eviction",
+)
 
 
 def occupancy(resources: Sequence[str]) -> sp.Expr:
@@ -57,7 +77,7 @@ def occupancy(resources: Sequence[str]) -> sp.Expr:
         raise InputError("resources is empty, must name what can block. Name at least kv_memory.")
     parts = {
         "kv_memory": MEAN_RESERVED / ((1 - DELTA) * MEMORY),
-        "batch_slots": MEAN_RESIDENCE / SLOTS,
+        "batch_slots": MEAN_ITERATIONS / SLOTS,
         "token_budget": MEAN_TOKENS / BUDGET,
     }
     for name in resources:
@@ -88,17 +108,33 @@ def blocked_step(*, resource: str = "kv_memory") -> Derivation:
         assert sp.expand(least - (1 - (LARGEST + HEADROOM) / MEMORY) * MEMORY) == 0
         book.note("hence, as R <= R_max", RESERVED > (1 - DELTA) * MEMORY)
         term = BASE * ((1 - DELTA) * MEMORY + OVER) / ((1 - DELTA) * MEMORY)
-        book.define("every resident's remaining occupancy falls by its reservation", sp.Symbol("fall of the term"), term)
+        book.define(
+            "every resident's remaining occupancy falls by its reservation",
+            label("fall of the term", r"\text{fall of the term}"),
+            term,
+        )
     elif resource == "batch_slots":
         term = BASE * SLOTS / SLOTS
-        book.define("all N residents complete an iteration", sp.Symbol("fall of the term"), sp.Mul(BASE, SLOTS, 1 / SLOTS, evaluate=False))
+        book.define(
+            "all N residents complete an iteration",
+            label("fall of the term", r"\text{fall of the term}"),
+            sp.Mul(BASE, SLOTS, 1 / SLOTS, evaluate=False),
+        )
     else:
         term = BASE * BUDGET / BUDGET
-        book.define("B tokens are computed", sp.Symbol("fall of the term"), sp.Mul(BASE, BUDGET, 1 / BUDGET, evaluate=False))
-    fall = book.define("with the work done", sp.Symbol("fall of V"), STEP_WORK + term)
+        book.define(
+            "B tokens are computed",
+            label("fall of the term", r"\text{fall of the term}"),
+            sp.Mul(BASE, BUDGET, 1 / BUDGET, evaluate=False),
+        )
+    fall = book.define("with the work done", label("fall of V", r"\text{fall of } V"), STEP_WORK + term)
     result = sp.simplify(fall - (BASE + STEP_WORK))
     return book.conclude(
-        f"a step blocked by {resource}", sp.Symbol("fall - tau"), result, standing="sufficient", assumptions=_ASSUMED
+        f"a step blocked by {resource}",
+        label("fall - tau", r"\text{fall of } V - \tau"),
+        result,
+        standing="sufficient",
+        assumptions=_ASSUMED,
     )
 
 
@@ -169,7 +205,7 @@ def return_time() -> Derivation:
         Seconds.
     """
     book = Notebook()
-    time = sp.Symbol("E[T]", positive=True)
+    time = RETURN
     sums = book.note("drifts summed until the set is reached; V stays >= 0", sp.Eq(POTENTIAL - MARGIN * time, 0))
     (result,) = sp.solve(sums, time)
     return book.conclude("return time, at most", time, result, standing="sufficient", assumptions=_ASSUMED)

@@ -35,8 +35,17 @@ HIGH = {of: _quantity("high", of, "greatest length", "tokens", latex="u") for of
 MEAN = {of: _quantity("mu", of, "mean length", "tokens", latex=r"\mu") for of in _NOUN}
 CV = {of: _quantity("cv", of, "coefficient of variation", "1", latex=r"\mathrm{cv}") for of in _NOUN}
 SHAPE = {of: _quantity("shape", of, "Weibull exponent", "1", latex=r"\kappa") for of in _NOUN}
-ATOM = {of: tuple(_quantity(f"x{i}", of, f"possible length {i}", "tokens", latex=f"x_{{{i}}}") for i in (1, 2)) for of in _NOUN}
+ATOM = {
+    of: tuple(_quantity(f"x{i}", of, f"possible length {i}", "tokens", latex=f"x_{{{i}}}") for i in (1, 2))
+    for of in _NOUN
+}
 SHARE = {of: _quantity("p1", of, "probability of the first possible length", "1", latex=r"p_{1}") for of in _NOUN}
+
+
+TRANSFORM = {
+    of: quantity(f"E[exp(-beta {of})]", f"transform of the {noun}", "1", latex=f"E[e^{{-\\beta {of}}}]")
+    for of, noun in _NOUN.items()
+}
 
 
 @lru_cache(maxsize=256)
@@ -79,7 +88,7 @@ def length_moment(family: str, order: int, *, of: str = "o") -> Derivation:
         (one, two), share = ATOM[of], SHARE[of]
         result = book.define("two lengths", name, share * one**order + (1 - share) * two**order)
     elif family == "geometric":
-        transform = book.define("transform", _transform_name(of), length_transform("geometric", of=of).result)
+        transform = book.define("transform", TRANSFORM[of], length_transform("geometric", of=of).result)
         derivative = (-1) ** order * sp.diff(transform, BETA, order)
         result = sp.expand(sp.simplify(derivative.subs(BETA, 0)))
         book.define(f"its derivative of order {order} at 0, sign (-1)^{order}", name, result)
@@ -96,7 +105,11 @@ def length_moment(family: str, order: int, *, of: str = "o") -> Derivation:
 
 
 def _gamma(book: Notebook, name: sp.Expr, order: int, of: str) -> sp.Expr:
-    x, shape, scale = sp.Symbol("x", positive=True), sp.Symbol("alpha", positive=True), sp.Symbol("vartheta", positive=True)
+    x, shape, scale = (
+        sp.Symbol("x", positive=True),
+        sp.Symbol("alpha", positive=True),
+        sp.Symbol("vartheta", positive=True),
+    )
     density = x ** (shape - 1) * sp.exp(-x / scale) / (sp.gamma(shape) * scale**shape)
     book.define("density of shape alpha and scale", name, sp.Integral(x**order * density, (x, 0, sp.oo)))
     found = sp.gammasimp(sp.integrate(sp.powsimp(x**order * density), (x, 0, sp.oo), conds="none"))
@@ -111,15 +124,32 @@ def _lognormal(book: Notebook, name: sp.Expr, order: int, of: str) -> sp.Expr:
     normal = sp.exp(-(z**2) / 2) / sp.sqrt(2 * sp.pi)
     power = sp.exp(order * (log_median + sigma * z))
     book.define("X = exp(nu + sigma Z), Z normal", name, sp.Integral(power * normal, (z, -sp.oo, sp.oo)))
-    found = sp.simplify(sp.integrate(power * normal, (z, -sp.oo, sp.oo)))
+    found = sp.exp(order * log_median) * _normal_transform(order * sigma)
     book.define("integrate", name, found)
     book.note("mean and cv", sp.Eq(MEAN[of], sp.exp(log_median + sigma**2 / 2)))
     book.note("so that", sp.Eq(1 + CV[of] ** 2, sp.exp(sigma**2)))
     square = sp.log(1 + CV[of] ** 2)
-    exponent = sp.expand(sp.log(found), force=True).subs(log_median, sp.log(MEAN[of]) - square / 2).subs(sigma, sp.sqrt(square))
+    exponent = (
+        sp.expand(sp.log(found), force=True)
+        .subs(log_median, sp.log(MEAN[of]) - square / 2)
+        .subs(sigma, sp.sqrt(square))
+    )
     result = sp.powsimp(sp.simplify(sp.exp(sp.expand(exponent))))
     book.define("put in", name, result)
     return result
+
+
+@lru_cache(maxsize=1)
+def _normal_integral() -> tuple[sp.Symbol, sp.Expr]:
+    z, a = sp.Symbol("z", real=True), sp.Symbol("a", positive=True)
+    found = sp.integrate(sp.exp(a * z - z**2 / 2) / sp.sqrt(2 * sp.pi), (z, -sp.oo, sp.oo))
+    return a, sp.simplify(found)
+
+
+def _normal_transform(argument: sp.Expr) -> sp.Expr:
+    """E[exp(a Z)] of a standard normal Z."""
+    a, found = _normal_integral()
+    return found.subs(a, argument)
 
 
 def _weibull(book: Notebook, name: sp.Expr, order: int, of: str) -> sp.Expr:
@@ -134,15 +164,6 @@ def _weibull(book: Notebook, name: sp.Expr, order: int, of: str) -> sp.Expr:
     result = found.subs(scale, MEAN[of] / sp.gamma(1 + 1 / shape))
     book.define("scale from the mean", name, result)
     return result
-
-
-def _transform_name(of: str) -> sp.Symbol:
-    return TRANSFORM[of]
-
-
-TRANSFORM = {
-    of: quantity(f"E[exp(-beta {of})]", f"transform of the {noun}", "1", latex=f"E[e^{{-\\beta {of}}}]") for of, noun in _NOUN.items()
-}
 
 
 @lru_cache(maxsize=64)
@@ -164,7 +185,7 @@ def length_transform(family: str, *, of: str = "o") -> Derivation:
     check_choice("family", family, TRANSFORMED)
     check_choice("of", of, tuple(_NOUN))
     book = Notebook()
-    name = _transform_name(of)
+    name = TRANSFORM[of]
     ratio = sp.Symbol("z", positive=True)
     term = sp.Symbol("i", integer=True, nonnegative=True)
     if family == "constant":
@@ -172,7 +193,9 @@ def length_transform(family: str, *, of: str = "o") -> Derivation:
     elif family == "uniform":
         low, high = LOW[of], HIGH[of]
         count = high - low + 1
-        total = book.define("a finite geometric series", name, sp.Sum(ratio ** (low + term), (term, 0, high - low)) / count)
+        total = book.define(
+            "a finite geometric series", name, sp.Sum(ratio ** (low + term), (term, 0, high - low)) / count
+        )
         summed = ratio**low * (1 - ratio**count) / ((1 - ratio) * count)
         # Telescoping: (1 - z) times the series leaves its first and last terms.
         assert sp.simplify((1 - ratio) * sum(ratio**j for j in range(5)) - (1 - ratio**5)) == 0
@@ -242,7 +265,9 @@ def in_families(derivation: Derivation, *, prompt: str, output: str) -> Derivati
                 book.define(f"{family} {_NOUN[of]}", symbol, found)
                 result = result.subs(symbol, found)
     if not result.free_symbols - derivation.result.free_symbols:
-        raise InputError(f"{derivation.title!r} holds no moment of s or o, must be in moments. Derive it for a resource.")
+        raise InputError(
+            f"{derivation.title!r} holds no moment of s or o, must be in moments. Derive it for a resource."
+        )
     polynomial = result.is_polynomial(*result.free_symbols)
     result = book.define("put in", derivation.name, sp.expand(result) if polynomial else result)
     return book.conclude(

@@ -107,9 +107,7 @@ def work() -> Derivation:
     book.note("one to D in each of its decodes", sp.Eq(DECODES, O - 1))
     book.note("its reads to K", sp.Eq(KV_READ, reads().result))
     book.note("its attention work to A", sp.Eq(CONTEXT, prefill_context().result))
-    result = (
-        PER_PREFILL * S + PER_DECODE * (O - 1) + PER_KV * reads().result + PER_CONTEXT * prefill_context().result
-    )
+    result = PER_PREFILL * S + PER_DECODE * (O - 1) + PER_KV * reads().result + PER_CONTEXT * prefill_context().result
     return book.conclude("work of a request", WORK, result, assumptions=("affine step-time law",))
 
 
@@ -167,7 +165,11 @@ def iteration_time(*, idling: bool = False) -> Derivation:
         "iteration time at a rate",
         TAU,
         result,
-        assumptions=("affine step-time law", "stationary: completions match arrivals", f"lambda E[W] < {BUSY if idling else 1}"),
+        assumptions=(
+            "affine step-time law",
+            "stationary: completions match arrivals",
+            f"lambda E[W] < {BUSY if idling else 1}",
+        ),
         standing="approximation" if idling else "exact",
     )
 

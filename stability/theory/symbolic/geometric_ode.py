@@ -10,17 +10,21 @@ synchronise (`stability.theory.synchrony`). Claim nothing from it for other leng
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sympy as sp
 
 from ...errors import check_choice
-from .capacity import CAPACITY_RATE, load
-from .derivation import Derivation, Notebook
+from .capacities import CAPACITY_RATE, LOAD, load
+from .derivation import Derivation, Notebook, same
 from .families import MEAN, length_moment
 from .flow_balance import mean_work
 from .symbols import (
     BASE,
     CAPACITY,
+    CONTEXT,
+    DECODES,
+    KV_READ,
     MEAN_DEMAND,
     MEAN_PROMPT,
     MEAN_WORK,
@@ -29,13 +33,15 @@ from .symbols import (
     PER_DECODE,
     PER_KV,
     PER_PREFILL,
+    PREFILL,
     RATE,
     TAU,
     independent,
+    label,
     moment,
     quantity,
 )
-from .volume import mean_volume
+from .volumes import mean_volume
 
 STOP = quantity("p", "chance that a token is the last, 1/E[o]", "1")
 RUNNING = quantity("X", "requests resident", "requests")
@@ -74,10 +80,10 @@ def step_time() -> Derivation:
         tau in X, Z and phi, s.
     """
     book = Notebook()
-    prompts = book.define("prompt tokens: those admitted", sp.Symbol("P"), ADMITTED * MEAN_PROMPT)
-    decodes = book.define("decodes: residents but those in prefill", sp.Symbol("D"), RUNNING - ADMITTED)
-    read = book.define("their KV", sp.Symbol("K"), HELD - ADMITTED * MEAN_PROMPT)
-    context = book.define("attention of the prompts", sp.Symbol("A"), ADMITTED * SQUARE / 2)
+    prompts = book.define("prompt tokens: those admitted", PREFILL, ADMITTED * MEAN_PROMPT)
+    decodes = book.define("decodes: residents but those in prefill", DECODES, RUNNING - ADMITTED)
+    read = book.define("their KV", KV_READ, HELD - ADMITTED * MEAN_PROMPT)
+    context = book.define("attention of the prompts", CONTEXT, ADMITTED * SQUARE / 2)
     law = BASE + PER_PREFILL * prompts + PER_DECODE * decodes + PER_KV * read + PER_CONTEXT * context
     book.define("affine law", TAU, law)
     book.define("with", EXCESS, _EXCESS)
@@ -102,7 +108,7 @@ def equations(*, regime: str = "below") -> Derivation:
     """
     book = Notebook()
     system = _system(book, regime)
-    dots = sp.Matrix([sp.Symbol(rf"\dot {name}") for name in system.state])
+    dots = sp.Matrix([label(f"d{name}/dt", rf"\dot {name}") for name in system.state])
     book.note("rates of change", sp.Eq(dots, system.rates, evaluate=False))
     return _conclude(book, f"equations, {regime}", "rates", system.rates.subs(EXCESS, _EXCESS))
 
@@ -126,10 +132,10 @@ def equilibrium(*, regime: str = "below") -> Derivation:
         (running,) = sp.solve(system.flows[0], RUNNING)
         book.define("residents at rest", RUNNING, running)
         admitted = book.define("admitted then, M/E[g]", ADMITTED, sp.factor(-system.flows[1].subs(RUNNING, running)))
-        assert sp.simplify(admitted - MEMORY / geometric_volume().result) == 0
+        assert same(admitted, MEMORY / geometric_volume().result)
         time = book.define("iteration time then", TAU, system.tau.subs(RUNNING, running))
         capacity = geometric_capacity().result
-        assert sp.simplify(admitted / time.subs(EXCESS, _EXCESS) - capacity) == 0
+        assert same(time.subs(EXCESS, _EXCESS) / admitted, 1 / capacity)
         book.note("so that phi/tau is the capacity of the memory row, and the queue changes at", RATE - CAPACITY_RATE)
         return _conclude(book, f"equilibrium, {regime}", "equilibrium", sp.Matrix([running, RATE - capacity]))
     flows = [flow + c * TAU for flow, c in zip(system.flows, system.constants, strict=True)]
@@ -140,7 +146,7 @@ def equilibrium(*, regime: str = "below") -> Derivation:
     law = sp.numer(sp.together(TAU - system.tau.subs(rest) if regime == "paced" else TAU - _below(rest)))
     (time,) = sp.solve(law, TAU)
     work = geometric_work().result
-    assert sp.simplify(time.subs(EXCESS, _EXCESS) - BASE / (1 - RATE * work)) == 0
+    assert same(BASE / time.subs(EXCESS, _EXCESS), 1 - RATE * work)
     book.define("iteration time at rest, the flow balance with the exact E[W]", TAU, BASE / (1 - RATE * MEAN_WORK))
     result = sp.Matrix([sp.factor(rest[name]) for name in system.state]).subs(TAU, BASE / (1 - RATE * work))
     return _conclude(book, f"equilibrium, {regime}", "equilibrium", result)
@@ -214,7 +220,7 @@ def stability_conditions(*, regime: str = "below") -> Derivation:
     book = Notebook()
     scaled = _scaled_jacobian(book, regime)
     if regime == "memory":
-        scaled = book.define("residents alone", sp.Symbol("tau J"), scaled[:1, :1])
+        scaled = book.define("residents alone", label("tau J", r"\tau J"), scaled[:1, :1])
     minors = [sp.factor(minor) for minor in routh_hurwitz(scaled)]
     for order, minor in enumerate(minors, 1):
         book.note(f"Hurwitz minor {order} of tau J, must be positive", minor)
@@ -222,18 +228,21 @@ def stability_conditions(*, regime: str = "below") -> Derivation:
         determinant = sp.factor((-1) ** scaled.rows * scaled.det())
         found = STOP**2 * (1 - RATE * geometric_work().result)
         found = found / (1 - RATE * EXCESS) if regime == "below" else found * PACE
-        assert sp.simplify((determinant - found).subs(EXCESS, _EXCESS)) == 0
+        assert same(determinant.subs(EXCESS, _EXCESS), found.subs(EXCESS, _EXCESS))
         shown = STOP**2 * (1 - RATE * MEAN_WORK) * (PACE if regime == "paced" else 1 / (1 - RATE * EXCESS))
-        book.note("the determinant: positive iff lambda E[W] < 1", sp.Eq(sp.Symbol("det(-tau J)"), shown, evaluate=False))
+        book.note(
+            "the determinant: positive iff lambda E[W] < 1 (then lambda G < 1 too, as G < E[W])",
+            sp.Eq(label("det(-tau J)", r"\det(-\tau J)"), shown, evaluate=False),
+        )
     if regime == "below":
         # -trace is 2p less a bracket that is below p wherever the determinant is positive, so the first minor follows.
         bracket = RATE * (PER_DECODE + MEAN_PROMPT * PER_KV) / (1 - RATE * EXCESS)
-        assert sp.simplify(-scaled.trace() - (2 * STOP - bracket)) == 0
-        rest = sp.simplify((scaled.det() / STOP - (STOP - bracket)))
-        assert sp.simplify(rest + RATE * PER_KV * (1 - STOP) / STOP / (1 - RATE * EXCESS)) == 0
+        assert same(-scaled.trace(), 2 * STOP - bracket)
+        less = RATE * PER_KV * (1 - STOP) / STOP / (1 - RATE * EXCESS)
+        assert same(scaled.det() / STOP, STOP - bracket - less)
         book.note(
             "then the trace is negative too: det/p is p less the same bracket, and less still",
-            sp.Eq(sp.Symbol("-tr(tau J)"), 2 * STOP - bracket, evaluate=False),
+            sp.Eq(label("-tr(tau J)", r"-\mathrm{tr}(\tau J)"), 2 * STOP - bracket, evaluate=False),
         )
     return _conclude(book, f"Routh-Hurwitz conditions, {regime}", "minors", sp.Matrix(minors).subs(EXCESS, _EXCESS))
 
@@ -259,7 +268,7 @@ def slowest_mode() -> Derivation:
     summed = sp.together(MEAN_PROMPT * plain + ratio * sp.diff(plain, ratio))
     book.note("sum, with w = (1-p)/z", sp.Eq(summed, 0, evaluate=False))
     (found,) = sp.solve(sp.numer(summed), ratio)
-    assert sp.simplify((1 - STOP) / found - result) == 0
+    assert same((1 - STOP) / found, result)
     book.define("its root", root, sp.factor((1 - STOP) / found))
     return book.conclude("mode with memory full", root, result, assumptions=_ASSUMED)
 
@@ -272,7 +281,7 @@ def geometric_work() -> Derivation:
     Derivation
         E[W], s.
     """
-    return _geometric(mean_work())
+    return _geometric("work")
 
 
 def geometric_volume() -> Derivation:
@@ -283,7 +292,7 @@ def geometric_volume() -> Derivation:
     Derivation
         E[g], token-iterations.
     """
-    return _geometric(mean_volume(chunked=False))
+    return _geometric("volume")
 
 
 def geometric_capacity() -> Derivation:
@@ -295,12 +304,16 @@ def geometric_capacity() -> Derivation:
         lambda*, 1/s.
     """
     book = Notebook()
-    row = book.define("load of memory", sp.Symbol("load"), load().result)
+    row = book.define("load of memory", LOAD, load().result)
     put = row.subs({MEAN_WORK: geometric_work().result, MEAN_DEMAND: geometric_volume().result, CAPACITY: MEMORY})
-    return book.conclude("capacity of memory, geometric outputs", CAPACITY_RATE, 1 / (put / RATE), standing="approximation")
+    return book.conclude(
+        "capacity of memory, geometric outputs", CAPACITY_RATE, 1 / (put / RATE), standing="approximation"
+    )
 
 
-def _geometric(derivation: Derivation) -> Derivation:
+@lru_cache(maxsize=2)
+def _geometric(what: str) -> Derivation:
+    derivation = mean_work() if what == "work" else mean_volume(chunked=False)
     book = Notebook()
     result = independent(book.define("in moments", derivation.name, derivation.result))
     for order in (1, 2):
@@ -312,7 +325,8 @@ def _geometric(derivation: Derivation) -> Derivation:
 
 
 def _conclude(book: Notebook, title: str, name: str, result: sp.Basic) -> Derivation:
-    return book.conclude(title, sp.Symbol(name), result, standing="approximation", assumptions=_ASSUMED)
+    names = {"rates": r"\text{rates}", "equilibrium": r"\text{at rest}", "J": "J", "minors": r"\text{minors}"}
+    return book.conclude(title, label(name, names[name]), result, standing="approximation", assumptions=_ASSUMED)
 
 
 def _below(rest: dict[sp.Symbol, sp.Expr]) -> sp.Expr:
@@ -325,26 +339,32 @@ def _system(book: Notebook, regime: str) -> _System:
     tau = BASE + PER_DECODE * RUNNING + PER_KV * HELD + ADMITTED * EXCESS
     book.define("iteration time", TAU, tau)
     running, held = ADMITTED - STOP * RUNNING, ADMITTED * MEAN_PROMPT + (1 - STOP) * RUNNING - STOP * HELD
-    book.define("residents, per iteration: admitted less ended", TAU * sp.Symbol(r"\dot X"), running)
-    book.define("KV: prompts, growth of those that go on, less releases", TAU * sp.Symbol(r"\dot Z"), held)
+    book.define("residents, per iteration: admitted less ended", TAU * label("dX/dt", r"\dot X"), running)
+    book.define("KV: prompts, growth of those that go on, less releases", TAU * label("dZ/dt", r"\dot Z"), held)
     if regime == "below":
         book.note("no queue: what arrives is admitted", sp.Eq(ADMITTED, RATE * TAU))
-        time = book.define("iteration time then", TAU, (BASE + PER_DECODE * RUNNING + PER_KV * HELD) / (1 - RATE * EXCESS))
-        assert sp.expand(sp.simplify(time - tau.subs(ADMITTED, RATE * time))) == 0
+        time = book.define(
+            "iteration time then", TAU, (BASE + PER_DECODE * RUNNING + PER_KV * HELD) / (1 - RATE * EXCESS)
+        )
+        assert same(time, tau.subs(ADMITTED, RATE * time))
         rest = {ADMITTED: 0}
         return _System((RUNNING, HELD), (RATE, RATE * MEAN_PROMPT), (running.subs(rest), held.subs(rest)), time)
     if regime == "memory":
         (flux,) = sp.solve(held.subs(HELD, MEMORY), ADMITTED)
-        book.define("memory stays full: releases less growth, over the prompt; negative means evictions", ADMITTED, flux)
+        book.define(
+            "memory stays full: releases less growth, over the prompt; negative means evictions", ADMITTED, flux
+        )
         time = tau.subs(HELD, MEMORY).subs(ADMITTED, flux)
         return _System((RUNNING, QUEUE), (sp.Integer(0), RATE), (running.subs(ADMITTED, flux), -flux), time)
     flux = book.define("a share of the queue", ADMITTED, PACE * QUEUE)
     put = [expression.subs(ADMITTED, flux) for expression in (running, held)]
-    return _System((RUNNING, HELD, QUEUE), (sp.Integer(0), sp.Integer(0), RATE), (*put, -flux), tau.subs(ADMITTED, flux))
+    return _System(
+        (RUNNING, HELD, QUEUE), (sp.Integer(0), sp.Integer(0), RATE), (*put, -flux), tau.subs(ADMITTED, flux)
+    )
 
 
 def _scaled_jacobian(book: Notebook, regime: str) -> sp.Matrix:
-    """tau times the Jacobian at rest: rates c + N/tau have derivatives N'/tau - (N/tau) tau'/tau, and N/tau = -c at rest."""
+    """Tau times the Jacobian at rest: rates c + N/tau have derivatives N'/tau - (N/tau) tau'/tau, and N/tau = -c at rest."""
     system = _system(book, regime)
     at_rest = [-c for c in system.constants]
     if regime == "memory":
@@ -355,5 +375,7 @@ def _scaled_jacobian(book: Notebook, regime: str) -> sp.Matrix:
         for flow, rest in zip(system.flows, at_rest, strict=True)
     ]
     scaled = sp.Matrix(rows).applyfunc(sp.factor)
-    book.note("derivatives of c + N/tau, with N/tau = -c at rest", sp.Eq(sp.Symbol("tau J"), scaled, evaluate=False))
+    book.note(
+        "derivatives of c + N/tau, with N/tau = -c at rest", sp.Eq(label("tau J", r"\tau J"), scaled, evaluate=False)
+    )
     return scaled

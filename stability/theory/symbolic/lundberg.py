@@ -3,7 +3,7 @@ r"""Eviction as ruin: the Lundberg equation, its root, and what the Wiener-Hopf 
 Statement. Z rises by S = s + o at completions (Poisson, one per unit of time) and falls by E[o] per unit in between. Then
 :math:`E[e^{-\beta Z_t}] = e^{t\psi(\beta)}` with :math:`\psi(\beta) = \beta E[o] - 1 + E[e^{-\beta S}]`; psi is convex with psi(0) = 0 and
 psi'(0) = -E[s], so a second root theta > 0 exists iff E[s] > 0, and the depth of Z below its maximum is Exp(theta). From
-:math:`\psi(\beta) = (\beta - \theta)\,\kappa(\beta)`, kappa the exponent of the ascending ladder heights, follow p0, p1 and the slack.
+:math:`\psi(\beta) = (\beta - \theta)\,\chi(\beta)`, chi the exponent of the ascending ladder heights, follow p0, p1 and the slack.
 
 Assumptions: constant number decoding, Poisson completions. **Approximation** of the engine; exact for the walk. What an iteration
 in discrete time changes (the factor C(y)) is computed numerically from the same factors in `stability.theory.eviction`.
@@ -14,9 +14,10 @@ from __future__ import annotations
 import sympy as sp
 
 from ...errors import check_choice, check_integer
+from .capacities import EVICTIONS, FREE
 from .derivation import Derivation, Notebook
-from .families import CONSTANT, MEAN, TRANSFORM, length_transform
-from .symbols import BETA, HEADROOM, MEAN_OUTPUT, MEAN_PROMPT, PER_ITERATION, THETA, moment, quantity
+from .families import CONSTANT, MEAN, TRANSFORM, length_moment, length_transform
+from .symbols import BETA, HEADROOM, MEAN_OUTPUT, MEAN_PROMPT, PER_ITERATION, THETA, label, moment, quantity
 
 TOTAL_TRANSFORM = quantity("E[exp(-beta S)]", "transform of S = s + o", "1", latex=r"E[e^{-\beta S}]")
 PSI = quantity("psi", "Laplace exponent of the walk", "1", latex=r"\psi(\beta)", positive=False)
@@ -24,15 +25,17 @@ SLOPE = quantity("psi'(theta)", "slope of psi at its root", "tokens", latex=r"\p
 CURVATURE = quantity("psi''(theta)", "curvature of psi at its root", "tokens²", latex=r"\psi''(\theta)")
 FIRST = quantity("p_0", "P(evict) of a request admitted without headroom", "1")
 AGAIN = quantity("p_1", "the same for a request that was just evicted", "1")
-SLACK_EVICTED = quantity("E[X|evicted]", "mean slack at admission of a victim", "tokens", positive=False, latex=r"E[X\mid\text{evicted}]")
+SLACK_EVICTED = quantity(
+    "E[X|evicted]", "mean slack at admission of a victim", "tokens", positive=False, latex=r"E[X\mid\text{evicted}]"
+)
 LADDER = quantity("E[H]", "mean ladder height", "tokens")
-AGE_TRANSFORM = quantity("E[exp(-theta age)]", "transform of the prompts' age", "1", latex=r"E[e^{-\theta\,\mathrm{age}}]")
+AGE_TRANSFORM = quantity(
+    "E[exp(-theta age)]", "transform of the prompts' age", "1", latex=r"E[e^{-\theta\,\mathrm{age}}]"
+)
 PROMPT_TRANSFORM = quantity("E[exp(-theta s)]", "transform of the prompt at theta", "1", latex=r"E[e^{-\theta s}]")
-FREE_KV = quantity("E[F]", "mean KV left unused", "tokens", positive=False)
 DEEP = quantity("q", "P(the walk is below the level: victims are out)", "1")
 CHANCE = quantity("P_evict", "P(evict | admitted for the first time)", "1", latex=r"P_{\text{first}}")
 CHANCE_AGAIN = quantity("P_again", "P(evict | readmitted)", "1", latex=r"P_{\text{again}}")
-PER_REQUEST = quantity("e", "evictions per completed request", "1", positive=False)
 GENERATED_MEAN = quantity("E[d]", "mean tokens a victim had generated", "tokens")
 _ASSUMED = ("constant number of decoding requests", "Poisson completions", "eviction of the youngest")
 
@@ -59,7 +62,7 @@ def laplace_exponent(*, prompt: str | None = None, output: str | None = None) ->
     book = Notebook()
     time, count = sp.Symbol("t", positive=True), sp.Symbol("i", integer=True, nonnegative=True)
     chance = sp.exp(-time) * time**count / sp.factorial(count)
-    walk = sp.Symbol("E[exp(-beta Z)]", positive=True)
+    walk = label("E[exp(-beta Z)]", r"E[e^{-\beta Z_t}]")
     total = sp.Sum(chance * TOTAL_TRANSFORM**count, (count, 0, sp.oo)) * sp.exp(BETA * MEAN_OUTPUT * time)
     book.define("a Poisson number of jumps up by S, a steady fall by E[o]", walk, total)
     series = sp.summation(time**count * TOTAL_TRANSFORM**count / sp.factorial(count), (count, 0, sp.oo))
@@ -67,7 +70,9 @@ def laplace_exponent(*, prompt: str | None = None, output: str | None = None) ->
     book.define("exponential series", walk, found)
     result = sp.expand(sp.expand_log(sp.log(found), force=True) / time)
     book.define("its exponent per unit of time", PSI, result)
-    slope = sp.diff(BETA * MEAN_OUTPUT - 1 - BETA * moment(total=1), BETA).subs(moment(total=1), MEAN_PROMPT + MEAN_OUTPUT)
+    slope = sp.diff(BETA * MEAN_OUTPUT - 1 - BETA * moment(total=1), BETA).subs(
+        moment(total=1), MEAN_PROMPT + MEAN_OUTPUT
+    )
     book.note("slope at 0: Z drifts up by E[s], so psi falls from 0 and, convex, has a second root theta", slope)
     if prompt is not None and output is not None:
         book.define("independent lengths", TOTAL_TRANSFORM, TRANSFORM["s"] * TRANSFORM["o"])
@@ -76,8 +81,8 @@ def laplace_exponent(*, prompt: str | None = None, output: str | None = None) ->
             transform = length_transform(family, of=of).result
             book.define(f"{family}", TRANSFORM[of], transform)
             result = result.subs(TRANSFORM[of], transform)
-        mean = -sp.limit(sp.diff(length_transform(output, of="o").result, BETA), BETA, 0)
-        result = result.subs(MEAN_OUTPUT, sp.simplify(book.define("its mean", MEAN_OUTPUT, sp.simplify(mean))))
+        mean = length_moment(output, 1).result if output != "exponential" else MEAN["o"]
+        result = result.subs(MEAN_OUTPUT, book.define("its mean", MEAN_OUTPUT, mean))
         book.define("put in", PSI, result)
     return book.conclude(
         f"Lundberg equation psi(theta) = 0{f', {prompt} prompt and {output} output' if prompt else ''}",
@@ -117,7 +122,9 @@ def exponent_expansion(*, order: int = 2) -> Derivation:
         values[unknown[k]] = sp.simplify(found)
         book.define(f"power {k + 1}", unknown[k], values[unknown[k]])
     result = guess.subs(values).subs(small, MEAN_PROMPT)
-    return book.conclude("Lundberg exponent for short prompts", THETA, result, standing="approximation", assumptions=_ASSUMED)
+    return book.conclude(
+        "Lundberg exponent for short prompts", THETA, result, standing="approximation", assumptions=_ASSUMED
+    )
 
 
 def exponent(*, lengths: str = "constant") -> Derivation:
@@ -158,34 +165,40 @@ def exponent(*, lengths: str = "constant") -> Derivation:
         (result,) = [root for root in roots if sp.N(root.subs(at)) > 1e-12]
         result = sp.simplify(result)
         book.note("its positive root", sp.Eq(THETA, result))
-    return book.conclude(f"Lundberg exponent, {lengths} lengths", THETA, result, standing="approximation", assumptions=_ASSUMED)
+    return book.conclude(
+        f"Lundberg exponent, {lengths} lengths", THETA, result, standing="approximation", assumptions=_ASSUMED
+    )
 
 
 def _ladder(book: Notebook) -> sp.Expr:
-    """kappa(beta) = psi(beta)/(beta - theta) as a function of psi, noted down."""
+    """chi(beta) = psi(beta)/(beta - theta) as a function of psi, noted down."""
     psi = sp.Function("psi")(BETA)
-    kappa = psi / (BETA - THETA)
+    chi = psi / (BETA - THETA)
     book.define(
-        "Wiener-Hopf: depths are Exp(theta), so the ascending ladder heights have the exponent", sp.Function("kappa")(BETA), kappa
+        "Wiener-Hopf: depths are Exp(theta), so the ascending ladder heights have the exponent",
+        sp.Function("chi")(BETA),
+        chi,
     )
-    return kappa
+    return chi
 
 
 def _near_root(orders: int) -> sp.Expr:
-    """psi about theta."""
+    """Psi about theta."""
     step = BETA - THETA
     return SLOPE * step + (CURVATURE * step**2 / 2 if orders > 1 else 0)
 
 
 def _overshoot(book: Notebook) -> sp.Expr:
-    kappa = _ladder(book)
+    chi = _ladder(book)
     psi = sp.Function("psi")(BETA)
     start = -MEAN_PROMPT * BETA
-    rate = sp.limit(kappa.subs(psi, start) / BETA, BETA, 0)
-    book.define("its slope at 0, from psi near 0", sp.Symbol("kappa'(0)"), rate)
-    transform = kappa / (BETA * rate)
+    rate = sp.limit(chi.subs(psi, start) / BETA, BETA, 0)
+    book.define("its slope at 0, from psi near 0", label("chi'(0)", r"\chi'(0)"), rate)
+    transform = chi / (BETA * rate)
     book.define(
-        "the overshoot over a far level is the stationary excess of a ladder height", sp.Symbol("E[exp(-beta X)]"), transform
+        "the overshoot over a far level is the stationary excess of a ladder height",
+        label("E[exp(-beta X)]", r"E[e^{-\beta X}]"),
+        transform,
     )
     return transform.subs(psi, _near_root(2))
 
@@ -214,12 +227,16 @@ def next_eviction() -> Derivation:
         p1 in psi'(theta) and E[o].
     """
     book = Notebook()
-    kappa = _ladder(book)
+    chi = _ladder(book)
     psi = sp.Function("psi")(BETA)
-    rate = sp.limit(kappa.subs(psi, BETA * MEAN_OUTPUT - 1), BETA, sp.oo)
-    book.define("new maxima come at the rate kappa(infinity), where the transform of S vanishes", sp.Symbol("kappa(oo)"), rate)
-    height = 1 - kappa / rate
-    book.define("hence the ladder height has the transform", sp.Symbol("E[exp(-beta H)]"), height)
+    rate = sp.limit(chi.subs(psi, BETA * MEAN_OUTPUT - 1), BETA, sp.oo)
+    book.define(
+        "new maxima come at the rate chi(infinity), where the transform of S vanishes",
+        label("chi(oo)", r"\chi(\infty)"),
+        rate,
+    )
+    height = 1 - chi / rate
+    book.define("hence the ladder height has the transform", label("E[exp(-beta H)]", r"E[e^{-\beta H}]"), height)
     result = sp.limit(sp.cancel(height.subs(psi, _near_root(1))), BETA, THETA)
     book.define("at theta", AGAIN, result)
     return book.conclude("next eviction", AGAIN, result, standing="approximation", assumptions=_ASSUMED)
@@ -234,9 +251,9 @@ def ladder_height() -> Derivation:
         E[H], tokens.
     """
     book = Notebook()
-    kappa = _ladder(book)
+    chi = _ladder(book)
     psi = sp.Function("psi")(BETA)
-    slope = sp.diff(kappa.subs(psi, -MEAN_PROMPT * BETA), BETA).subs(BETA, 0)
+    slope = sp.diff(chi.subs(psi, -MEAN_PROMPT * BETA), BETA).subs(BETA, 0)
     result = sp.simplify(slope / MEAN_OUTPUT)
     book.define("slope at 0 over the rate E[o] of new maxima", LADDER, result)
     return book.conclude("mean ladder height", LADDER, result, standing="approximation", assumptions=_ASSUMED)
@@ -268,7 +285,9 @@ def age_transform() -> Derivation:
     book = Notebook()
     z, prompt = sp.Symbol("z", positive=True), sp.Symbol("s", integer=True, positive=True)
     inner = sp.Integral(sp.exp(-THETA * z), (z, 0, prompt))
-    book.note("the level's last step covers the point with weight s/E[s]; the age is uniform in it", inner / MEAN_PROMPT)
+    book.note(
+        "the level's last step covers the point with weight s/E[s]; the age is uniform in it", inner / MEAN_PROMPT
+    )
     found = sp.expand(inner.doit() / MEAN_PROMPT)
     book.note("integrate", found)
     result = sp.factor(found.subs(sp.exp(-THETA * prompt), PROMPT_TRANSFORM))
@@ -297,7 +316,7 @@ def free_memory() -> Derivation:
     mean = found.subs(sp.exp(-THETA * place), DEEP).subs(place, HEADROOM + age)
     book.note("where the walk is deeper the victims are out, and what is free is an age again", mean + DEEP * age)
     result = (mean + DEEP * age).subs(DEEP, deep)
-    return book.conclude("KV left unused", FREE_KV, result, standing="approximation", assumptions=_ASSUMED)
+    return book.conclude("KV left unused", FREE, result, standing="approximation", assumptions=_ASSUMED)
 
 
 def evictions_per_request() -> Derivation:
@@ -313,13 +332,13 @@ def evictions_per_request() -> Derivation:
     ratio = sp.Symbol("z", positive=True)
     book.define(
         "a first eviction, then each time again with the same chance",
-        PER_REQUEST,
+        EVICTIONS,
         sp.Sum(CHANCE * CHANCE_AGAIN**count, (count, 0, sp.oo)),
     )
     series = sp.summation(ratio**count, (count, 0, sp.oo)).args[0][0].subs(ratio, CHANCE_AGAIN)
     result = CHANCE * series
-    book.define("geometric series", PER_REQUEST, result)
-    return book.conclude("evictions per request", PER_REQUEST, result, standing="approximation", assumptions=_ASSUMED)
+    book.define("geometric series", EVICTIONS, result)
+    return book.conclude("evictions per request", EVICTIONS, result, standing="approximation", assumptions=_ASSUMED)
 
 
 def generated_when_evicted() -> Derivation:
@@ -332,9 +351,15 @@ def generated_when_evicted() -> Derivation:
     """
     book = Notebook()
     tilted = sp.Function("psi")(BETA + THETA)
-    book.define("conditioned on eviction the walk has the exponent psi(beta + theta)", sp.Symbol("psi_evicted"), tilted)
+    book.define(
+        "conditioned on eviction the walk has the exponent psi(beta + theta)",
+        label("psi_evicted", r"\psi_{\text{evicted}}(\beta)"),
+        tilted,
+    )
     fall = sp.diff(SLOPE * BETA, BETA)
     book.note("so that it falls, per completion, by its slope at 0", fall)
     iterations = (HEADROOM + SLACK_EVICTED) / (PER_ITERATION * fall)
     book.define("headroom and slack are used up after so many iterations, one token each", GENERATED_MEAN, iterations)
-    return book.conclude("tokens a victim had generated", GENERATED_MEAN, iterations, standing="approximation", assumptions=_ASSUMED)
+    return book.conclude(
+        "tokens a victim had generated", GENERATED_MEAN, iterations, standing="approximation", assumptions=_ASSUMED
+    )

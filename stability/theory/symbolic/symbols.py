@@ -165,6 +165,23 @@ def independent(expression: sp.Expr) -> sp.Expr:
     return expression.subs(changes)
 
 
+LABELS: dict[sp.Symbol, str] = {}
+"""LaTeX of names that only head a line, such as tau J."""
+
+
+def label(name: str, latex: str) -> sp.Symbol:
+    """A name for the left of an equation, which no result is made of.
+
+    Parameters
+    ----------
+    name, latex : str
+        In text, and printed.
+    """
+    symbol = sp.Symbol(name)
+    LABELS[symbol] = latex
+    return symbol
+
+
 def printed(expression: sp.Basic) -> str:
     """LaTeX of an expression in the symbols of the theory.
 
@@ -172,5 +189,5 @@ def printed(expression: sp.Basic) -> str:
     ----------
     expression : Basic
     """
-    names = {symbol: entry.latex for symbol, entry in QUANTITIES.items()}
+    names = LABELS | {symbol: entry.latex for symbol, entry in QUANTITIES.items()}
     return str(sp.latex(expression, symbol_names=names))

@@ -13,11 +13,13 @@ from __future__ import annotations
 import sympy as sp
 
 from ...errors import InputError
-from .capacity import load
+from .capacities import load
 from .derivation import Derivation, Notebook, symbol_of
-from .symbols import COEFFICIENTS, MEMORY, RATE, quantity
+from .symbols import COEFFICIENTS, MEMORY, RATE, label, quantity
 
-SENSITIVITY = quantity("dlambda*/dx", "sensitivity of the capacity", "1/s per unit of x", latex=r"d\lambda^*/dx", positive=False)
+SENSITIVITY = quantity(
+    "dlambda*/dx", "sensitivity of the capacity", "1/s per unit of x", latex=r"d\lambda^*/dx", positive=False
+)
 ELASTICITY = quantity("elasticity", "relative change of the capacity per relative change", "1", positive=False)
 
 
@@ -75,8 +77,10 @@ def elasticity(parameter: sp.Symbol | str, *, resource: str | None = None) -> De
     book = Notebook()
     slope, name = _derivative(book, parameter, resource)
     capacity = 1 / (load(resource=resource).result / RATE)
-    book.define("divide by the capacity, multiply by the parameter", ELASTICITY, symbol_of(parameter) * slope / capacity)
-    result = symbol_of(parameter) * sp.cancel(slope / capacity**2) * capacity
+    book.define(
+        "divide by the capacity, multiply by the parameter", ELASTICITY, symbol_of(parameter) * slope / capacity
+    )
+    result = symbol_of(parameter) * (slope / capacity**2) * capacity
     return book.conclude(
         f"elasticity of the capacity in {name}",
         ELASTICITY,
@@ -101,10 +105,15 @@ def time_balance() -> Derivation:
         book.note(f"elasticity in {coefficient}", found)
         parts.append(found)
     memory = elasticity(MEMORY, resource="kv_memory").result
-    assert sp.simplify(memory + parts[0]) == 0
+    inverse = load(resource="kv_memory").result / RATE  # common denominator
+    assert sp.expand((memory + parts[0]) * inverse) == 0
     book.note("elasticity in M, the negative of the first", memory)
-    total = sp.Symbol("sum", real=True)
-    return book.conclude("elasticities in the times sum to -1", total, sp.simplify(sp.Add(*parts)))
+    total = label("sum", r"\text{sum}")
+    numerator = sp.expand(sp.Add(*(part * inverse for part in parts)))
+    book.note("sum, over the common denominator 1/lambda*", numerator)
+    result = sp.Integer(-1)
+    assert sp.expand(numerator - result * inverse) == 0
+    return book.conclude("elasticities in the times sum to -1", total, result)
 
 
 def _derivative(book: Notebook, parameter: sp.Symbol | str, resource: str | None) -> tuple[sp.Expr, str]:

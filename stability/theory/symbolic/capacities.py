@@ -10,6 +10,8 @@ with its own demands (`load`, `capacity`), in the large-system limit. Several re
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import sympy as sp
 
 from ...errors import check_choice
@@ -39,7 +41,7 @@ from .symbols import (
     moment,
     quantity,
 )
-from .volume import iterations, mean_volume
+from .volumes import iterations, mean_volume
 
 LOAD = quantity("load", "share of the capacity that a rate uses", "1", latex=r"\mathrm{load}")
 CAPACITY_RATE = quantity("lambda*", "capacity", "1/s", latex=r"\lambda^*")
@@ -83,10 +85,15 @@ def bound() -> Derivation:
         load_r; stability needs load_r <= 1.
     """
     book = Notebook()
-    time = book.note("iterations and work take no more than the time there is", COUNT * BASE + RATE * HORIZON * MEAN_WORK <= HORIZON)
-    use = book.note("requests occupy no more of the resource than iterations offer", RATE * HORIZON * MEAN_DEMAND <= CAPACITY * COUNT)
+    time = book.note(
+        "iterations and work take no more than the time there is", COUNT * BASE + RATE * HORIZON * MEAN_WORK <= HORIZON
+    )
+    use = book.note(
+        "requests occupy no more of the resource than iterations offer",
+        RATE * HORIZON * MEAN_DEMAND <= CAPACITY * COUNT,
+    )
     least = sp.solve(sp.Eq(use.lhs, use.rhs), COUNT)[0]
-    book.note("hence at least so many iterations", COUNT >= least)
+    book.note("hence at least so many iterations", least <= COUNT)
     together = book.note("put into the first", time.subs(COUNT, least))
     load = sp.expand(together.lhs / HORIZON)
     result = RATE * sp.expand(load / RATE)
@@ -118,6 +125,11 @@ def load(*, resource: str | None = None) -> Derivation:
     Derivation
         load_r.
     """
+    return _load(resource)
+
+
+@lru_cache(maxsize=4)
+def _load(resource: str | None) -> Derivation:
     book = Notebook()
     use = book.note("mean use at the capacity equals what there is", sp.Eq(RATE * TAU * MEAN_DEMAND, CAPACITY))
     balanced = book.note("iteration time from flow balance", use.subs(TAU, iteration_time().result))
@@ -160,8 +172,8 @@ def capacity(*, resource: str | None = None) -> Derivation:
     book = Notebook()
     loaded = load(resource=resource)
     balance = book.note("load 1", sp.Eq(loaded.result, 1))
-    result = 1 / sp.expand(loaded.result / RATE) if resource is None else 1 / (loaded.result / RATE)
-    assert sp.simplify(balance.subs(RATE, result))
+    result = 1 / sp.diff(balance.lhs, RATE)
+    book.define("the load is proportional to the rate", CAPACITY_RATE, result)
     return book.conclude(
         f"capacity, {resource or 'any resource'}",
         CAPACITY_RATE,

@@ -15,7 +15,7 @@ import sympy as sp
 from ...errors import check_choice
 from .derivation import Derivation, Notebook
 from .flow_balance import HELD_CONTEXT, HELD_PREFILL, HELD_READS, reads
-from .symbols import BLOCK, BUDGET, CHUNKS, ITERATIONS, MEAN_VOLUME, VOLUME, O, S, expect, independent, quantity
+from .symbols import BLOCK, BUDGET, CHUNKS, ITERATIONS, MEAN_VOLUME, READS, VOLUME, O, S, expect, independent, quantity
 
 ITERATION = sp.Symbol("j", integer=True, positive=True)
 BLOCKS = sp.Symbol("k", integer=True, nonnegative=True)
@@ -24,7 +24,7 @@ LENGTH = quantity("x", "a length", "tokens", integer=True)
 GROWN = quantity("G(x)", "sum of the block-rounded lengths 1..x", "token-iterations", latex="G(x)")
 PAGED = quantity("c", "chunk of the smoothed volume", "tokens")
 
-CONVENTIONS = ("engine", "least", "slots", "wait", "continuous")
+CONVENTIONS = ("engine", "least", "blocks", "slots", "wait", "continuous")
 
 
 def iterations() -> Derivation:
@@ -46,8 +46,9 @@ def volume(*, convention: str = "engine") -> Derivation:
 
     Parameters
     ----------
-    convention : {"engine", "least", "slots", "wait", "continuous"}
-        Greedy chunks of B, the ragged one last; ragged one first (the least volume); one slot per output token (arXiv 2604.11001);
+    convention : {"engine", "least", "blocks", "slots", "wait", "continuous"}
+        Greedy chunks of B, the ragged one last; ragged one first (the least volume); greedy in whole blocks of b, B a multiple of b;
+        one slot per output token (arXiv 2604.11001);
         one prefill iteration (arXiv 2504.11320); the smoothed volume of arXiv 2605.04595 with chunks c.
 
     Returns
@@ -74,9 +75,9 @@ def volume(*, convention: str = "engine") -> Derivation:
         book.define("backwards from the whole prompt, each chunk of B held one iteration less", VOLUME, held)
     elif convention == "continuous":
         held = sp.Integral(LENGTH / PAGED, (LENGTH, 0, S)) + S / 2 + sp.Sum(S + ITERATION, (ITERATION, 1, O))
-        book.define(
-            "prefill at c tokens an iteration, half a prompt for its ragged end, o decodes", VOLUME, held
-        )
+        book.define("prefill at c tokens an iteration, half a prompt for its ragged end, o decodes", VOLUME, held)
+    elif convention == "blocks":
+        return _blocks(book)
     else:
         held = sp.Sum(ITERATION * BUDGET, (ITERATION, 1, CHUNKS - 1)) + S + decodes
         book.define("chunks of B, then the whole prompt, then one more token with each decode", VOLUME, held)
@@ -84,6 +85,18 @@ def volume(*, convention: str = "engine") -> Derivation:
     book.define("sum", VOLUME, result)
     kinds = {"engine": "greedy chunks", "least": "ragged chunk first"}
     return book.conclude(f"KV volume, {kinds.get(convention, convention)}", VOLUME, result)
+
+
+def _blocks(book: Notebook) -> Derivation:
+    chunked = book.note("whole chunks of B are whole blocks", sp.Sum(ITERATION * BUDGET, (ITERATION, 1, CHUNKS - 1)))
+    prompt = book.note("the prompt rounded up", BLOCK * sp.ceiling(S / BLOCK))
+    growth = grown().result
+    decodes = book.note(
+        "then o - 1 growing lengths, G(s + o - 1) - G(s)", growth.subs(LENGTH, S + O - 1) - growth.subs(LENGTH, S)
+    )
+    result = sp.expand(chunked.doit()) + prompt + decodes
+    book.define("sum", VOLUME, result)
+    return book.conclude("KV volume in whole blocks", VOLUME, result, assumptions=("B a multiple of b",))
 
 
 def mean_volume(*, chunked: bool = True, independent_lengths: bool = False) -> Derivation:
@@ -169,4 +182,4 @@ def read_volume() -> Derivation:
     """
     book = Notebook()
     difference = book.note("volume less reads", sp.expand(volume().result - reads().result))
-    return book.conclude("KV held during prefill", VOLUME - sp.Symbol("r", positive=True), difference)
+    return book.conclude("KV held during prefill", VOLUME - READS, difference)
