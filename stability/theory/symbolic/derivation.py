@@ -162,7 +162,7 @@ class Notebook:
 
     def note(self, why: str, equation: sp.Basic) -> sp.Basic:
         """Write `equation` down with its reason, `why`, and hand it back."""
-        self.steps.append(Step(why=why, equation=equation))
+        self.steps.append(Step(why=why, equation=_immutable(equation)))
         return equation
 
     def define(self, why: str, name: sp.Expr, value: sp.Expr) -> sp.Expr:
@@ -180,7 +180,7 @@ class Notebook:
             assumptions=assumptions,
             steps=tuple(self.steps),
             name=name,
-            result=result,
+            result=_immutable(result),
         )
 
 
@@ -192,6 +192,10 @@ def same(one: sp.Expr, other: sp.Expr) -> bool:
     one, other : Expr
     """
     return bool(sp.expand(sp.numer(sp.together(one - other))) == 0)
+
+
+def _immutable(expression: sp.Basic) -> sp.Basic:
+    return sp.ImmutableMatrix(expression) if isinstance(expression, sp.MatrixBase) else expression
 
 
 def _is_condition(result: sp.Basic) -> bool:

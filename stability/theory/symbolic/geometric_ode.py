@@ -205,7 +205,7 @@ def routh_hurwitz(matrix: sp.Matrix) -> tuple[sp.Expr, ...]:
 
 
 def stability_conditions(*, regime: str = "below") -> Derivation:
-    """Routh-Hurwitz conditions at the equilibrium: below saturation it is stable iff lambda E[W] < 1.
+    """Routh-Hurwitz conditions at the equilibrium: without a queue it is stable iff lambda E[W] < 1, given lambda G < 1.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def stability_conditions(*, regime: str = "below") -> Derivation:
         assert same(determinant.subs(EXCESS, _EXCESS), found.subs(EXCESS, _EXCESS))
         shown = STOP**2 * (1 - RATE * MEAN_WORK) * (PACE if regime == "paced" else 1 / (1 - RATE * EXCESS))
         book.note(
-            "the determinant: positive iff lambda E[W] < 1 (then lambda G < 1 too, as G < E[W])",
+            "the determinant: where lambda G < 1, without which no iteration would end, positive iff lambda E[W] < 1",
             sp.Eq(label("det(-tau J)", r"\det(-\tau J)"), shown, evaluate=False),
         )
     if regime == "below":
