@@ -184,7 +184,10 @@ def _section(derivation: Derivation) -> str:
 
 
 def _line(derivation: Derivation) -> str:
-    return f"\n{_sentence(derivation.title)}:\n\n$$\n{printed(derivation.equation)}\n$$"
+    """The result alone; of a sensitivity the last step, which writes lambda* for the capacity."""
+    compact = derivation.title.startswith(("sensitivity", "elasticity of"))
+    shown = derivation.steps[-1].equation if compact else derivation.equation
+    return f"\n{_sentence(derivation.title)}:\n\n$$\n{printed(shown)}\n$$"
 
 
 def _assumptions(derivation: Derivation) -> str:

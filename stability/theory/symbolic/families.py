@@ -36,12 +36,15 @@ MEAN = {of: _quantity("mu", of, "mean length", "tokens", latex=r"\mu") for of in
 CV = {of: _quantity("cv", of, "coefficient of variation", "1", latex=r"\mathrm{cv}") for of in _NOUN}
 SHAPE = {of: _quantity("shape", of, "Weibull exponent", "1", latex=r"\kappa") for of in _NOUN}
 ATOM = {
-    of: tuple(_quantity(f"x{i}", of, f"possible length {i}", "tokens", latex=f"x_{{{i}}}") for i in (1, 2))
-    for of in _NOUN
+    of: tuple(
+        quantity(f"x{i}_{of}", f"possible length {i} of the {noun}", "tokens", latex=f"x_{{{i}{of}}}") for i in (1, 2)
+    )
+    for of, noun in _NOUN.items()
 }
-SHARE = {of: _quantity("p1", of, "probability of the first possible length", "1", latex=r"p_{1}") for of in _NOUN}
-
-
+SHARE = {
+    of: quantity(f"p1_{of}", f"probability of the first possible length of the {noun}", "1", latex=f"p_{{1{of}}}")
+    for of, noun in _NOUN.items()
+}
 TRANSFORM = {
     of: quantity(f"E[exp(-beta {of})]", f"transform of the {noun}", "1", latex=f"E[e^{{-\\beta {of}}}]")
     for of, noun in _NOUN.items()

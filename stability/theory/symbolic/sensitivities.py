@@ -13,14 +13,9 @@ from __future__ import annotations
 import sympy as sp
 
 from ...errors import InputError
-from .capacities import load
+from .capacities import CAPACITY_RATE, load
 from .derivation import Derivation, Notebook, symbol_of
-from .symbols import COEFFICIENTS, MEMORY, RATE, label, quantity
-
-SENSITIVITY = quantity(
-    "dlambda*/dx", "sensitivity of the capacity", "1/s per unit of x", latex=r"d\lambda^*/dx", positive=False
-)
-ELASTICITY = quantity("elasticity", "relative change of the capacity per relative change", "1", positive=False)
+from .symbols import COEFFICIENTS, MEMORY, RATE, label, printed
 
 
 def sensitivity(parameter: sp.Symbol | str, *, resource: str | None = None) -> Derivation:
@@ -51,10 +46,10 @@ def sensitivity(parameter: sp.Symbol | str, *, resource: str | None = None) -> D
     20.0
     """
     book = Notebook()
-    result, name = _derivative(book, parameter, resource)
+    result, _, name = _derivative(book, parameter, resource)
     return book.conclude(
-        f"sensitivity of the capacity to {name}",
-        SENSITIVITY,
+        f"sensitivity of the capacity to {symbol_of(parameter)}",
+        name,
         result,
         standing="approximation",
         assumptions=("the same resource binds on both sides", "other moments stay fixed"),
@@ -75,15 +70,14 @@ def elasticity(parameter: sp.Symbol | str, *, resource: str | None = None) -> De
         The elasticity, without unit.
     """
     book = Notebook()
-    slope, name = _derivative(book, parameter, resource)
+    slope, compact, name = _derivative(book, parameter, resource)
     capacity = 1 / (load(resource=resource).result / RATE)
-    book.define(
-        "divide by the capacity, multiply by the parameter", ELASTICITY, symbol_of(parameter) * slope / capacity
-    )
+    name = label(f"elasticity in {parameter}", rf"\varepsilon_{{{printed(symbol_of(parameter))}}}")
+    book.define("times the parameter over the capacity", name, symbol_of(parameter) * compact / CAPACITY_RATE)
     result = symbol_of(parameter) * (slope / capacity**2) * capacity
     return book.conclude(
-        f"elasticity of the capacity in {name}",
-        ELASTICITY,
+        f"elasticity of the capacity in {symbol_of(parameter)}",
+        name,
         result,
         standing="approximation",
         assumptions=("the same resource binds on both sides", "other moments stay fixed"),
@@ -116,7 +110,7 @@ def time_balance() -> Derivation:
     return book.conclude("elasticities in the times sum to -1", total, result)
 
 
-def _derivative(book: Notebook, parameter: sp.Symbol | str, resource: str | None) -> tuple[sp.Expr, str]:
+def _derivative(book: Notebook, parameter: sp.Symbol | str, resource: str | None) -> tuple[sp.Expr, sp.Expr, sp.Symbol]:
     symbol = symbol_of(parameter)
     loaded = load(resource=resource).result
     if symbol == RATE or symbol not in loaded.free_symbols:
@@ -126,7 +120,9 @@ def _derivative(book: Notebook, parameter: sp.Symbol | str, resource: str | None
     by_parameter = book.note(f"derivative of the load by {symbol}", sp.diff(loaded, symbol))
     by_rate = book.note("derivative of the load by lambda", sp.diff(loaded, RATE))
     capacity = 1 / (loaded / RATE)
-    slope = book.define("implicit function", SENSITIVITY, -by_parameter / by_rate)
-    result = slope.subs(RATE, capacity)
-    book.define("at the capacity", SENSITIVITY, result)
-    return result, str(symbol)
+    name = label(f"dlambda*/d{symbol}", rf"\frac{{\partial\lambda^*}}{{\partial {printed(symbol)}}}")
+    slope = book.define("implicit function", name, -by_parameter / by_rate)
+    capacity = 1 / (loaded / RATE)
+    compact = CAPACITY_RATE**2 * slope.subs(RATE, capacity) / capacity**2
+    book.define("at the capacity lambda*", name, compact)
+    return slope.subs(RATE, capacity), compact, name

@@ -12,12 +12,50 @@ from stability.sim.domain import RESERVE, Limits
 from stability.sim.reference.replica import ReferenceReplica, ReferenceRequest
 from stability.theory import symbolic as sym
 
-LAW = {"c_0": Fraction(1, 100), "c_p": Fraction(1, 2000), "c_d": Fraction(1, 3000), "c_k": Fraction(1, 40000), "c_a": Fraction(1, 10**6)}
+LAW = {
+    "c_0": Fraction(1, 100),
+    "c_p": Fraction(1, 2000),
+    "c_d": Fraction(1, 3000),
+    "c_k": Fraction(1, 40000),
+    "c_a": Fraction(1, 10**6),
+}
 ENGINES = {
-    "memory": Limits(block_size=4, capacity_blocks=60, watermark_blocks=2, max_seqs=16, max_tokens=200, admission=RESERVE, prefix_caching=False),
-    "slots": Limits(block_size=1, capacity_blocks=900, watermark_blocks=0, max_seqs=4, max_tokens=100, admission=RESERVE, prefix_caching=False),
-    "budget": Limits(block_size=4, capacity_blocks=400, watermark_blocks=0, max_seqs=12, max_tokens=16, admission=RESERVE, prefix_caching=False),
-    "mixed": Limits(block_size=4, capacity_blocks=40, watermark_blocks=1, max_seqs=6, max_tokens=24, admission=RESERVE, prefix_caching=False),
+    "memory": Limits(
+        block_size=4,
+        capacity_blocks=60,
+        watermark_blocks=2,
+        max_seqs=16,
+        max_tokens=200,
+        admission=RESERVE,
+        prefix_caching=False,
+    ),
+    "slots": Limits(
+        block_size=1,
+        capacity_blocks=900,
+        watermark_blocks=0,
+        max_seqs=4,
+        max_tokens=100,
+        admission=RESERVE,
+        prefix_caching=False,
+    ),
+    "budget": Limits(
+        block_size=4,
+        capacity_blocks=400,
+        watermark_blocks=0,
+        max_seqs=12,
+        max_tokens=16,
+        admission=RESERVE,
+        prefix_caching=False,
+    ),
+    "mixed": Limits(
+        block_size=4,
+        capacity_blocks=40,
+        watermark_blocks=1,
+        max_seqs=6,
+        max_tokens=24,
+        admission=RESERVE,
+        prefix_caching=False,
+    ),
 }
 LONGEST_PROMPT, LONGEST_OUTPUT = 60, 30
 
@@ -50,7 +88,9 @@ class Certificate:
         work, iterations, tokens = self.left(request)
         reserved = self.reserved(request.prompt_tokens + request.max_output_tokens)
         share = reserved * iterations / ((1 - self.delta) * self.memory)
-        return work + LAW["c_0"] * (share + Fraction(iterations, self.limits.max_seqs) + Fraction(tokens, self.limits.max_tokens))
+        return work + LAW["c_0"] * (
+            share + Fraction(iterations, self.limits.max_seqs) + Fraction(tokens, self.limits.max_tokens)
+        )
 
     def total(self, replica: ReferenceReplica) -> Fraction:
         return sum((self.of(r) for r in (*replica.waiting, *replica.running)), Fraction(0))
@@ -58,10 +98,20 @@ class Certificate:
     def level(self) -> Fraction:
         """V_b from the derivation, with the largest request there can be."""
         whole = ReferenceRequest(
-            index=0, arrival_s=0.0, prompt_tokens=LONGEST_PROMPT, output_tokens=LONGEST_OUTPUT, max_output_tokens=LONGEST_OUTPUT
+            index=0,
+            arrival_s=0.0,
+            prompt_tokens=LONGEST_PROMPT,
+            output_tokens=LONGEST_OUTPUT,
+            max_output_tokens=LONGEST_OUTPUT,
         )
         work, iterations, tokens = self.left(whole)
-        values = {"N": self.limits.max_seqs, "B": self.limits.max_tokens, "W_max": work, "n_max": iterations, "t_max": tokens}
+        values = {
+            "N": self.limits.max_seqs,
+            "B": self.limits.max_tokens,
+            "W_max": work,
+            "n_max": iterations,
+            "t_max": tokens,
+        }
         found = sym.bounded_set().at(values | {"c_0": LAW["c_0"], "delta": self.delta})
         return Fraction(int(found.p), int(found.q))
 

@@ -47,7 +47,9 @@ def test_means_are_those_of_the_package() -> None:
     running, held = (float(x) for x in sym.equilibrium().at(at | {"lambda": rate}))
     assert running == pytest.approx(rate * tau * demand[Demand.ITERATIONS], rel=1e-8)
     assert held == pytest.approx(rate * tau * demand[Demand.VOLUME], rel=1e-8)
-    assert float(sym.equilibrium(regime="memory").at(at | {"lambda": rate})[1]) == pytest.approx(rate - capacity, rel=1e-8)
+    assert float(sym.equilibrium(regime="memory").at(at | {"lambda": rate})[1]) == pytest.approx(
+        rate - capacity, rel=1e-8
+    )
 
 
 @pytest.mark.parametrize("regime", ["below", "paced"])
@@ -85,7 +87,11 @@ def test_routh_hurwitz_agrees_with_eigenvalues(regime: str) -> None:
         if regime == "memory":
             jacobian = jacobian[:1, :1]
         # The Jacobian is tau J over tau, and tau at rest is negative above saturation: take the minors' own sign of time.
-        stretch = 1.0 if regime == "memory" or at["lambda"] * float(geometric_work().lambdify(*at)(*at.values())) < 1 else -1.0
+        stretch = (
+            1.0
+            if regime == "memory" or at["lambda"] * float(geometric_work().lambdify(*at)(*at.values())) < 1
+            else -1.0
+        )
         stable = bool(np.all(np.linalg.eigvals(stretch * jacobian).real < 0))
         assert stable == bool(np.all(np.ravel(fast_minors(*values)) > 0))
         seen.add(stable)

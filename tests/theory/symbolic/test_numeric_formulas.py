@@ -32,7 +32,13 @@ def lengths_of(rng: random.Random) -> dict[str, int]:
 
 
 def law_of(rng: random.Random) -> dict[str, sp.Rational]:
-    return {"c_0": rational(rng), "c_p": rational(rng), "c_d": rational(rng), "c_k": rational(rng), "c_a": rational(rng)}
+    return {
+        "c_0": rational(rng),
+        "c_p": rational(rng),
+        "c_d": rational(rng),
+        "c_k": rational(rng),
+        "c_a": rational(rng),
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -241,7 +247,11 @@ def test_operating_point() -> None:
         tau = float(sym.iteration_time(idling=True).at(at))
         assert tau == pytest.approx(float(point.iteration_s), rel=1e-10)
         assert float(sym.inter_token_latency().at(at)) == pytest.approx(float(point.itl_s), rel=1e-10)
-        held = {str(HELD_PREFILL): Demand.PREFILL_HELD, str(HELD_CONTEXT): Demand.CONTEXT_HELD, str(HELD_READS): Demand.READ_HELD}
+        held = {
+            str(HELD_PREFILL): Demand.PREFILL_HELD,
+            str(HELD_CONTEXT): Demand.CONTEXT_HELD,
+            str(HELD_READS): Demand.READ_HELD,
+        }
         at |= {name: demand[entry] for name, entry in held.items()}
         at |= {"tau": tau, "c_p": law[1], "c_a": law[4], "E[g]": demand[Demand.VOLUME], "E[r]": demand[Demand.READ]}
         assert float(sym.kv_in_use().at(at)) == pytest.approx(float(point.kv_tokens), rel=1e-10)

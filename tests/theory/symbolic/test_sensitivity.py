@@ -39,7 +39,10 @@ POINT = {
 def test_derivatives_are_difference_quotients(resource: str, case: int) -> None:
     """In rationals a central difference is off by O(step**2) only; no rounding hides a wrong term."""
     rng = random.Random(case)
-    at = {name: sp.Rational(Fraction(value * rng.uniform(0.5, 2)).limit_denominator(10**12)) for name, value in POINT.items()}
+    at = {
+        name: sp.Rational(Fraction(value * rng.uniform(0.5, 2)).limit_denominator(10**12))
+        for name, value in POINT.items()
+    }
     capacity = sym.capacity(resource=resource)
     for symbol in capacity.symbols:
         name = str(symbol)
@@ -56,7 +59,16 @@ def test_elasticities_in_the_times_sum_to_minus_one() -> None:
 
 
 def test_more_of_a_resource_helps_and_longer_requests_do_not() -> None:
-    for name, sign in {"M": 1, "c_0": -1, "c_p": -1, "c_d": -1, "c_k": -1, "c_a": -1, "E[s o]": -1, "E[o^2]": -1}.items():
+    for name, sign in {
+        "M": 1,
+        "c_0": -1,
+        "c_p": -1,
+        "c_d": -1,
+        "c_k": -1,
+        "c_a": -1,
+        "E[s o]": -1,
+        "E[o^2]": -1,
+    }.items():
         assert sign * float(sym.sensitivity(name, resource="kv_memory").at(POINT)) > 0
 
 
@@ -68,7 +80,9 @@ def test_gradient_of_the_confidence_interval() -> None:
     binding = int(shares.argmax())
     inverse = 1 / conditions.affine_capacity(law, demand, shares)
     slope = sp.diff(1 / sym.capacity().result, sp.Symbol("E[a_r]", positive=True))
-    found = float(slope.subs({sp.Symbol("c_0", positive=True): law[0], sp.Symbol("C_r", positive=True): limits[binding]}))
+    found = float(
+        slope.subs({sp.Symbol("c_0", positive=True): law[0], sp.Symbol("C_r", positive=True): limits[binding]})
+    )
     assert found == pytest.approx(law[0] / limits[binding], rel=1e-14)
     gradient = np.zeros(N_DEMANDS)
     gradient[:4] = law[1:]
