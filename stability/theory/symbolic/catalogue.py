@@ -140,17 +140,22 @@ function of numbers:
 ```python
 from stability.theory import symbolic
 
-tau = symbolic.iteration_time()              # shows its steps in a notebook
+tau = symbolic.iteration_time()  # shows its steps in a notebook
 print(tau.summary())
-tau.lambdify("lambda", "c_0", "E[W]")(10.0, 0.01, 0.05)      # 0.02
+tau.lambdify("lambda", "c_0", "E[W]")(10.0, 0.01, 0.05)  # 0.02
 ```
 
 Symbols are those of the [glossary](glossary.md); the last table lists the others.
 """
 
 
-def markdown() -> str:
+def markdown(sections: Mapping[str, list[Derivation]] | None = None) -> str:
     """The documentation page.
+
+    Parameters
+    ----------
+    sections : mapping of str to list of Derivation, optional
+        From `derive_all`, which is called if omitted.
 
     Returns
     -------
@@ -159,7 +164,7 @@ def markdown() -> str:
     """
     parts = [HEADER.format(version=sp.__version__)]
     used: dict[str, tuple[str, str, str]] = {}
-    for title, derivations in derive_all().items():
+    for title, derivations in (derive_all() if sections is None else sections).items():
         parts.append(f"\n## {title}\n")
         detailed = derivations[:1] if title in BRIEF else derivations
         parts += [_section(item) for item in detailed]

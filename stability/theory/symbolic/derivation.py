@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -154,11 +154,13 @@ class Derivation:
         return self.result.subs({symbol_of(key): sp.sympify(value) for key, value in values.items()})
 
 
-@dataclass(slots=True)
 class Notebook:
     """Collects the steps of a derivation as they are taken."""
 
-    steps: list[Step] = field(default_factory=list)
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
 
     def note(self, why: str, equation: sp.Basic) -> sp.Basic:
         """Write `equation` down with its reason, `why`, and hand it back."""

@@ -56,7 +56,7 @@ def laplace_exponent(*, prompt: str | None = None, output: str | None = None) ->
     Examples
     --------
     >>> psi = laplace_exponent(prompt="constant", output="constant")
-    >>> abs(psi.lambdify("beta", "k_s", "k_o")(0.0, 10.0, 50.0))
+    >>> float(psi.lambdify("beta", "k_s", "k_o")(0.0, 10.0, 50.0))
     0.0
     """
     book = Notebook()
