@@ -112,6 +112,38 @@ BRIEF = ("Sensitivity", "Length families")
 """Sections of which the page shows results in a table, and steps only of the first derivation."""
 
 
+INTRODUCTIONS: Mapping[str, str] = {
+    "Residence and KV volume": """\
+$m = \\lceil s/B\\rceil$ is a variable of its own, with moments $E[m]$ and $E[m^2]$ that no moment of $s$ gives. Where every prompt fits
+in one chunk, $m = 1$.""",
+    "Sensitivity": """\
+Valid while the same resource binds. Moments are independent coordinates: in $E[s]$, for instance, $E[s\\,o]$ and $E[m]$ stay fixed.
+The steps of the general resource, then results in which $\\lambda^*$ stands for the capacity of the resource named.""",
+    "Length families": """\
+Untruncated. Constant, uniform, geometric and discrete (here two values) lengths are integers, and exact. Gamma, lognormal and Weibull
+are the continuous laws; the package rounds lengths to integers, which adds about 1/12 to the second moment. Lognormal and Weibull
+have no transform in closed form. Means of $g$ are for one chunk and independent lengths.""",
+    "Eviction": """\
+$Z$ is the KV that completions have freed less what decoding has grown. The correction for discrete iterations, $C(y)$, has no closed
+form: the package computes it from the same factors. The extra work $w$ and KV volume $v$ of an eviction follow from tokens being kept
+and recomputed as prompt; the capacity that the package predicts also charges the decodes before the eviction, and is up to 1 % lower
+(`tests/theory/symbolic/test_eviction.py`, expected failures).""",
+    "Geometric outputs": """\
+Geometric outputs forget their age, so requests $X$, KV $Z$ and queue $Q$ close. Below saturation the queue is empty; with memory full
+the admissions are what releases leave beyond growth; paced, a share $\\kappa$ of the queue is admitted in each iteration. What the
+closure cannot show: without ages it always settles, also where lengths of few values synchronise. Claim nothing from it for other
+length laws.""",
+    "Drift of reservation admission": """\
+$V$ is the sum over queued and resident requests of remaining work and $c_0$ times remaining occupancy over
+$(1-\\delta_r)C_r$. A step that leaves a request waiting lowers it by at least its own duration: the work done falls due exactly; if
+the token budget is used up the token term falls by $c_0$; otherwise the remaining iterations of every resident fall by one, and either
+all $N$ slots do so or more than $(1-\\delta)M$ is reserved. No term rises. Arrivals add $\\lambda\\tau E[v]$ on average, so with
+$\\varepsilon > 0$ the expected change is at most $-\\varepsilon\\tau$ wherever somebody waits, which is certain where $V > V_b$: the chain
+is positive recurrent (Foster). `tests/theory/symbolic/test_drift.py` checks each step of the reference scheduler in exact fractions.""",
+}
+"""Words that open a section of the page."""
+
+
 def derive_all() -> dict[str, list[Derivation]]:
     """Every derivation, by section.
 
@@ -166,6 +198,8 @@ def markdown(sections: Mapping[str, list[Derivation]] | None = None) -> str:
     used: dict[str, tuple[str, str, str]] = {}
     for title, derivations in (derive_all() if sections is None else sections).items():
         parts.append(f"\n## {title}\n")
+        if title in INTRODUCTIONS:
+            parts.append(INTRODUCTIONS[title])
         detailed = derivations[:1] if title in BRIEF else derivations
         parts += [_section(item) for item in detailed]
         parts += [_line(item) for item in derivations[len(detailed) :]]
@@ -173,7 +207,7 @@ def markdown(sections: Mapping[str, list[Derivation]] | None = None) -> str:
             for symbol, entry in item.quantities.items():
                 used[str(symbol)] = (entry.latex, entry.meaning, entry.unit)
     parts.append("\n## Symbols of the results\n\n| symbol | meaning | unit |\n|---|---|---|")
-    parts += [f"| ${latex}$ | {meaning} | {unit} |" for _, (latex, meaning, unit) in sorted(used.items())]
+    parts += [f"| ${latex}$ | {_plain(meaning)} | {unit} |" for _, (latex, meaning, unit) in sorted(used.items())]
     return "\n".join(parts) + "\n"
 
 

@@ -1,7 +1,13 @@
 r"""Geometric outputs: requests, KV and queue as a closed system, its equilibria, Jacobians and Routh-Hurwitz conditions.
 
 Statement. Outputs geometric with mean 1/p, prompts in one chunk. In each iteration a resident request grows by a token, after which
-it is the last with chance p, whatever its age: XX Equilibria hold the exact E[n], E[g] and E[W] of the law.
+it is the last with chance p, whatever its age: so the number X resident, their KV Z and the queue Q close,
+
+.. math:: \tau\,\dot X = \varphi - p X, \qquad \tau\,\dot Z = E[s]\,\varphi + (1-p)X - p Z, \qquad \dot Q = \lambda - \varphi/\tau,
+
+phi the requests admitted per iteration. Regimes: below saturation Q = 0 and phi = lambda tau; with memory full Z = M, so phi is
+what releases leave beyond growth, :math:`E[s]\,\varphi = p M - (1-p)X`; paced, phi = kappa Q. Equilibria hold the exact E[n], E[g]
+and E[W] of the law, so that they exist below lambda E[W] = 1, and with memory full the queue changes at lambda - lambda*.
 
 **Approximation** (large system). What the closure cannot show: ages are lost, so it always settles, also where lengths of few values
 synchronise (`stability.theory.synchrony`). Claim nothing from it for other length laws.

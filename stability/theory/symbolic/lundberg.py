@@ -75,6 +75,8 @@ def laplace_exponent(*, prompt: str | None = None, output: str | None = None) ->
     )
     book.note("slope at 0: Z drifts up by E[s], so psi falls from 0 and, convex, has a second root theta", slope)
     if prompt is not None and output is not None:
+        book = Notebook()
+        book.define("in general", PSI, result)
         book.define("independent lengths", TOTAL_TRANSFORM, TRANSFORM["s"] * TRANSFORM["o"])
         result = result.subs(TOTAL_TRANSFORM, TRANSFORM["s"] * TRANSFORM["o"])
         for family, of in ((prompt, "s"), (output, "o")):

@@ -117,7 +117,9 @@ def moment(*, s: int = 0, o: int = 0, m: int = 0, reservation: int = 0, total: i
     printed = r"\,".join(name if power == 1 else f"{name}^{{{power}}}" for name, power in used.items())
     symbol = sp.Symbol(f"E[{plain}]", positive=True)
     if symbol not in QUANTITIES:
-        QUANTITIES[symbol] = Quantity(latex=f"E[{printed}]", meaning="mean of " + plain, unit=_unit(used))
+        QUANTITIES[symbol] = Quantity(
+            latex=f"E[{printed}]", meaning="mean of " + plain.replace(" ", "·"), unit=_unit(used)
+        )
     return symbol
 
 

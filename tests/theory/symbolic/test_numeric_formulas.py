@@ -17,7 +17,7 @@ from stability.theory.moments import N_DEMANDS, Demand, demands, moments
 from stability.theory.operating import operating_point
 from stability.theory.symbolic.flow_balance import HELD_CONTEXT, HELD_PREFILL, HELD_READS
 
-CASES = range(6)
+CASES = range(4)
 RTOL = 1e-12
 
 
