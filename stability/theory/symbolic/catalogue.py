@@ -126,7 +126,7 @@ have no transform in closed form. Means of $g$ are for one chunk and independent
     "Eviction": """\
 $Z$ is the KV that completions have freed less what decoding has grown. The correction for discrete iterations, $C(y)$, has no closed
 form: the package computes it from the same factors. The extra work $w$ and KV volume $v$ of an eviction follow from tokens being kept
-and recomputed as prompt; the capacity that the package predicts also charges the decodes before the eviction, and is up to 1 % lower
+and recomputed as prompt; the capacity that the package predicts also charges the decodes before the eviction, and is lower
 (`tests/theory/symbolic/test_eviction.py`, expected failures).""",
     "Geometric outputs": """\
 Geometric outputs forget their age, so requests $X$, KV $Z$ and queue $Q$ close. Below saturation the queue is empty; with memory full
