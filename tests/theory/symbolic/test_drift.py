@@ -202,3 +202,13 @@ def test_no_blocked_step_falls_short(resource: str) -> None:
     surplus = sym.blocked_step(resource=resource)
     for over in (0, 1, 500):
         assert surplus.at({"U+": over, "c_0": LAW["c_0"], "M": 1000, "delta": Fraction(1, 10)}) >= 0
+
+
+def test_the_level_is_reached_by_the_largest_requests_filling_the_cache() -> None:
+    """Four fresh requests of 25 tokens reserved in a cache of 100: V summed over them is V_b, no less."""
+    delta, work, iterations, tokens, budget = Fraction(1, 4), Fraction(3, 10), 10, 20, 64
+    base = LAW["c_0"]
+    each = work + base * (25 * iterations / ((1 - delta) * 100) + Fraction(iterations, 4) + Fraction(tokens, budget))
+    values = {"N": 4, "B": budget, "W_max": work, "n_max": iterations, "t_max": tokens, "c_0": base, "delta": delta}
+    assert sym.bounded_set().at(values) == 4 * each
+    assert sym.return_time().at({"V": 6, "epsilon": Fraction(1, 5)}) == 30
