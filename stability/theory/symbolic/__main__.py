@@ -1,0 +1,8 @@
+"""Prints the documentation page: `python -m stability.theory.symbolic > docs/derivations.md`."""
+
+import sys
+
+from .catalogue import markdown
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
