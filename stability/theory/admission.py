@@ -156,6 +156,25 @@ def safety_buffer(*, mean: float, variance: float, overflow: float) -> float:
     return high - mean
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandMoments:
+    """Of what a request takes with one resource full.
+
+    Attributes
+    ----------
+    mean_s, square : float
+        E[b] = 1/capacity, s, and E[b^2], s^2.
+    own_s, own_limit : float
+        E[W], s, and E[R W], token-seconds, R the request's reservation: its own work makes the iterations longer in which it
+        holds a slot, or its reservation.
+    """
+
+    mean_s: float
+    square: float
+    own_s: float
+    own_limit: float
+
+
 def demand_moments(
     classes: Sequence[RequestClass],
     mix: FloatArray,
@@ -165,8 +184,8 @@ def demand_moments(
     capacity_per_s: float,
     budget: int,
     block_size: int,
-) -> tuple[float, float]:
-    """E[b] = 1/capacity, s, and E[b^2], s^2, of what a request takes with `row` full.
+) -> DemandMoments:
+    """Moments over the requests of a mix.
 
     Parameters
     ----------
@@ -181,16 +200,17 @@ def demand_moments(
     budget, block_size : int
         Of the replica.
     """
-    work, amount, weights = [], [], []
+    work, amount, limit, weights = [], [], [], []
     for item, share in zip(classes, mix.tolist(), strict=True):
         table, mass = _table(item.lengths, budget, block_size, item.max_output_tokens)
         work.append(coefficients[1:] @ table[:4])
         amount.append(table[row])
+        limit.append(table[Demand.LIMIT])
         weights.append(share * mass)
-    w, a, p = np.concatenate(work), np.concatenate(amount), np.concatenate(weights)
+    w, a, r, p = (np.concatenate(columns) for columns in (work, amount, limit, weights))
     worth = max(1 / capacity_per_s - dot(p, w), 0.0) / dot(p, a)
     b = w + worth * a
-    return dot(p, b), dot(p, b * b)
+    return DemandMoments(mean_s=dot(p, b), square=dot(p, b * b), own_s=dot(p, w), own_limit=dot(p, r * w))
 
 
 @lru_cache(maxsize=64)

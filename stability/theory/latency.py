@@ -244,7 +244,7 @@ def _pool_latency(
     prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
     decodes = min(lam * at.iteration_s * demand[Demand.DECODE], room[1])
     prefill = prefill_wait(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
-    usage = _Usage(claimed, claim_var, at.running_mean, running_var)
+    usage = _Usage(float(claimed), at.kv_occupancy * float(room[0]), claim_var, at.running_mean, running_var)
     if wait == "gaussian":
         arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
         slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
@@ -271,9 +271,10 @@ def _pool_latency(
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """KV that admission counts, tokens, and requests running: mean and variance."""
+    """KV that admission counts (mean over iterations) and holds (mean over time), tokens, and requests running."""
 
     claimed: float
+    held: float
     claimed_variance: float
     running: float
     running_variance: float
@@ -303,7 +304,10 @@ def _diffusion_wait(
     mix: FloatArray,
     prompts: PromptLaw,
 ) -> Wait:
-    """The longer of the waits for memory and for slots; the token budget's is in the prefill queue."""
+    """The longer of the waits for memory and for slots; the token budget's is in the prefill queue.
+
+    Arrivals see averages over time, in which a request counts for longer in the iterations that its own work makes long.
+    """
     demand, capacity, engine = solved.demand[row], float(solved.capacity[row]), replica.engine
     room = capacities(replica)
     if evicts:
@@ -311,17 +315,10 @@ def _diffusion_wait(
         left_over = dot(p, s.astype(np.float64) ** 2) / (2 * demand[Demand.PREFILL])
     else:
         left_over = demand[Demand.LIMIT_SQUARE] / (2 * demand[Demand.LIMIT])
-    found = []
-    for resource, free, mean, variance in (
-        (
-            Demand.VOLUME if evicts else Demand.RESERVED,
-            room[0] - replica.watermark_tokens - left_over,
-            usage.claimed,
-            usage.claimed_variance,
-        ),
-        (Demand.ITERATIONS, room[1], usage.running, usage.running_variance),
-    ):
-        first, second = demand_moments(
+    stretched = lam / max(1 - lam * float(work_s(coefficients, demand)), 1e-9)
+
+    def waits(resource: Demand, free: float, mean: float, variance: float) -> Wait:
+        of = demand_moments(
             classes,
             mix,
             coefficients=coefficients,
@@ -330,17 +327,26 @@ def _diffusion_wait(
             budget=engine.max_num_batched_tokens,
             block_size=engine.block_size,
         )
-        found.append(
-            admission_wait(
-                room=float(free),
-                mean=float(mean),
-                variance=variance,
-                load=lam / capacity,
-                demand_mean_s=first,
-                demand_square=second,
-            )
+        if resource is Demand.RESERVED:
+            mean += stretched * of.own_limit
+        elif resource is Demand.ITERATIONS:
+            mean += stretched * of.own_s
+        return admission_wait(
+            room=free,
+            mean=mean,
+            variance=variance,
+            load=lam / capacity,
+            demand_mean_s=of.mean_s,
+            demand_square=of.square,
         )
-    return max(found, key=lambda w: w.probability)
+
+    free = float(room[0] - replica.watermark_tokens - left_over)
+    if evicts:
+        memory = waits(Demand.VOLUME, free, usage.held, usage.claimed_variance)
+    else:
+        memory = waits(Demand.RESERVED, free, usage.claimed, usage.claimed_variance)
+    slots = waits(Demand.ITERATIONS, float(room[1]), usage.running, usage.running_variance)
+    return max(memory, slots, key=lambda wait: wait.probability)
 
 
 def _law_at(coefficients: FloatArray, demand: FloatArray, iteration_s: float, lam: float) -> FloatArray:
