@@ -263,6 +263,8 @@ def same_mix(rates: FloatArray) -> tuple[FloatArray, IntArray]:
     total = rates.sum(axis=1)
     shares = np.divide(rates, total[:, None], out=np.zeros_like(rates), where=total[:, None] > 0)
     used = np.flatnonzero(total > 0)
+    if not len(used):
+        return np.full((1, rates.shape[1]), 1.0 / rates.shape[1]), np.zeros(len(rates), dtype=np.int64)
     distinct, which = np.unique(np.round(shares[used], 12), axis=0, return_inverse=True)
     mix = np.zeros(len(rates), dtype=np.int64)
     mix[used] = which.ravel()
