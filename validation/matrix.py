@@ -14,7 +14,13 @@ from .cells import Cell, Status, Task, claim, measured
 
 LOADS = {"quick": (0.5, 0.9, 1.1), "full": (0.5, 0.8, 0.9, 0.95, 1.05, 1.2)}
 REQUESTS = {"quick": (20_000, 10_000), "full": (60_000, 40_000)}
-"""Requests of a saturated run per replica-fleet, and of a run at a load."""
+"""Requests of a saturated run per replica-fleet, and of a run at a load up to a half."""
+
+
+def requests_at(load: float, size: str) -> int:
+    """Requests of a run at `load`: a queue forgets in (1 - load)**-2, up to ten times as many requests are simulated."""
+    return int(REQUESTS[size][1] * min(max(1.0, (0.5 / (1 - load)) ** 2), 10.0))
+
 
 NEVER_EVICTING, FEW_EVICTIONS, OTHER = 0.03, 0.05, 0.10
 """Tolerances on capacity: policies that never evict, fewer than one eviction per request, everything else."""
@@ -38,7 +44,7 @@ def tasks(size: str) -> Iterator[Task]:
 def cells_of(case: Case, size: str) -> list[Cell]:
     """Every cell of one case."""
     fleet, lengths = case.build(), case.lengths
-    many, some = REQUESTS[size]
+    many, _ = REQUESTS[size]
     unit = st.Workload.poisson(1.0, lengths)
     report = st.analyze(fleet, unit)
     capacity, half_width, evictions = _simulated_capacity(fleet, unit, report, many)
@@ -58,7 +64,7 @@ def cells_of(case: Case, size: str) -> list[Cell]:
         at = st.analyze(fleet, workload)
         found.append(_verdict(f"{case.name} / load {load}", at, load))
         if load < 1 - ZONE:
-            run = simulate(fleet, workload, requests=some, router=_router(fleet, at), rng=SEED)
+            run = simulate(fleet, workload, requests=requests_at(load, size), router=_router(fleet, at), rng=SEED)
             found += _below_capacity(f"{case.name} / load {load}", fleet, workload, at, run)
     return found
 

@@ -122,8 +122,8 @@ class _Clock:
         draws = rng.random(len(times))
         if self.rates.shape[1] == 1:
             return np.zeros(len(times), dtype=np.int64)
-        phase = np.mod(times, self.end) if math.isfinite(self.end) else np.zeros(len(times))
-        phase = np.nan_to_num(phase)
+        finite = np.where(np.isfinite(times), times, 0.0)  # infinite past the end of a schedule that does not repeat
+        phase = np.mod(finite, self.end) if math.isfinite(self.end) else np.zeros(len(times))
         window = np.clip(np.searchsorted(self.starts, phase, side="right") - 1, 0, len(self.starts) - 1)
         cumulative = np.cumsum(self.rates, axis=1) / np.maximum(self.total, 1e-300)[:, None]
         return np.asarray((draws[:, None] >= cumulative[window, :-1]).sum(axis=1), dtype=np.int64)

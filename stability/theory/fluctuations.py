@@ -18,12 +18,14 @@ from functools import lru_cache
 import numpy as np
 
 from .._types import FloatArray, IntArray
-from ..model.lengths import AtomPart, Lengths, ProductPart
+from ..model.lengths import AtomPart, Length, Lengths, ProductPart
 from ..model.workload import RequestClass
 from .moments import Demand
 
-MARKS = 8
-"""Strata per length axis of the marks that fluctuations are averaged over."""
+EDGES = np.array([*np.arange(7) / 7, *(1 - 2.0 ** -np.arange(4, 12)), 1.0])
+"""Probability levels that bound the strata of a length axis: even in the bulk, halving in the tail that carries the variance."""
+
+SHARES = np.diff(EDGES)
 
 AGES = 128
 """Ages tabulated; longer lives are binned."""
@@ -46,27 +48,24 @@ class Ages:
         chunks = -(-s // budget)
         life = chunks + o - 1
         width = max(1, -(-int(life.max()) // AGES))
-        bins = -(-int(life.max()) // width)
-        age = np.arange(bins * width)[None, :]  # iterations since admission
-        decodes = age - chunks[:, None] + 1
-        alive = age < life[:, None]
-        done = np.minimum(age * budget, s[:, None])  # prompt tokens computed before this iteration
-        chunk = np.minimum(budget, s[:, None] - done)
-        held = np.where(decodes > 0, s[:, None] + decodes, done + chunk) * alive
-        decoding = (decodes > 0) & alive
-        work = np.where(
-            decoding, law[2] + law[3] * (s[:, None] + decodes), law[1] * chunk + law[4] * chunk * (done + chunk / 2)
+        edge = np.arange(-(-int(life.max()) // width) + 1) * width
+        prompt, count = s[:, None].astype(np.float64), chunks[:, None]
+        last = prompt - (count - 1) * budget  # the last chunk
+
+        # Ages of each bin, closed on the left, in whole chunks; in the last chunk; and decodes, by their number.
+        whole, whole_sum = _counted(np.minimum(edge, count - 1))
+        final, _ = _counted(np.clip(edge - count + 1, 0, 1))
+        decodes, decode_sum = _counted(np.clip(edge - count, 0, (o - 1)[:, None]))
+        decode_sum += decodes  # the first decode adds one token
+        held = budget * (whole_sum + whole) + prompt * final + prompt * decodes + decode_sum
+        work = (law[2] + law[3] * prompt) * decodes + law[3] * decode_sum
+        work += law[1] * (budget * whole + last * final)
+        work += law[4] * (
+            budget * (budget * whole_sum + budget * whole / 2) + last * ((count - 1) * budget + last / 2) * final
         )
-        claim = held if evicts else (s + o)[:, None] * alive
-        shape = (len(s), bins, width)
-        return cls(
-            weights,
-            held.reshape(shape).mean(axis=2),
-            claim.reshape(shape).mean(axis=2),
-            (work * alive).reshape(shape).sum(axis=2),
-            alive.reshape(shape).mean(axis=2),
-            width,
-        )
+        resident = whole + final + decodes
+        claim = held if evicts else (s + o)[:, None] * resident
+        return cls(weights, held / width, claim / width, work, resident / width, width)
 
     def with_means(self, work_s: float, demand: FloatArray, evicts: bool) -> Ages:
         """The same shapes with the exact means: strata miss part of a heavy tail."""
@@ -94,25 +93,39 @@ class Ages:
         return found[0], found[1], found[2]
 
 
-def _representatives(part: AtomPart) -> IntArray:
-    """Rows in the middle of strata of equal probability: by output length, within each by prompt length."""
+def _counted(edges: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Number and sum of the whole numbers from each of `edges` to the next, along the last axis."""
+    low, high = edges[:, :-1].astype(np.float64), edges[:, 1:].astype(np.float64)
+    return high - low, (high * (high - 1) - low * (low - 1)) / 2
+
+
+def _representatives(part: AtomPart) -> tuple[IntArray, FloatArray]:
+    """Rows in the middle of strata: by output length, within each by prompt length; and the weight of each."""
     count = len(part.output_tokens)
     weights = np.full(count, 1.0 / count) if part.probabilities is None else part.probabilities
     by_output = np.argsort(part.output_tokens, kind="stable")
-    chosen = []
-    for stratum in _equal_parts(by_output, weights):
-        by_prompt = stratum[np.argsort(part.prompt_tokens[stratum], kind="stable")]
-        reached = np.cumsum(weights[by_prompt])
-        middles = (np.arange(MARKS) + 0.5) / MARKS * reached[-1]
-        chosen.append(by_prompt[np.minimum(np.searchsorted(reached, middles), len(by_prompt) - 1)])
-    return np.concatenate(chosen)
+    chosen, mass = [], []
+    for stratum in _strata(by_output, weights):
+        for run in _strata(stratum[np.argsort(part.prompt_tokens[stratum], kind="stable")], weights):
+            reached = np.cumsum(weights[run])
+            chosen.append(run[min(int(np.searchsorted(reached, reached[-1] / 2)), len(run) - 1)])
+            mass.append(reached[-1])
+    return np.array(chosen), np.array(mass) / weights.sum()
 
 
-def _equal_parts(rows: IntArray, weights: FloatArray) -> list[IntArray]:
-    """Consecutive runs of `rows` of about equal weight, none empty."""
+def _strata(rows: IntArray, weights: FloatArray) -> list[IntArray]:
+    """Consecutive runs of `rows` between the levels of `EDGES`, none empty."""
     reached = np.cumsum(weights[rows])
-    edges = np.searchsorted(reached, np.arange(1, MARKS) / MARKS * reached[-1])
-    return [run for run in np.split(rows, edges) if len(run)]
+    cuts = np.searchsorted(reached, EDGES[1:-1] * reached[-1])
+    return [run for run in np.split(rows, cuts) if len(run)]
+
+
+def _stratum_means(law: Length) -> IntArray:
+    """Mean of each stratum of a marginal law, rounded."""
+    reached = np.concatenate(([0.0], np.cumsum(law.probabilities)))
+    total = np.concatenate(([0.0], np.cumsum(law.probabilities * law.values)))
+    means = np.diff(np.interp(EDGES * reached[-1], reached, total)) / (SHARES * reached[-1])
+    return np.asarray(np.maximum(1, np.rint(means)), dtype=np.int64)
 
 
 def _marks(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
@@ -125,16 +138,16 @@ def _marks(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[IntArray, 
 @lru_cache(maxsize=256)
 def _law_marks(lengths: Lengths) -> tuple[IntArray, IntArray, FloatArray]:
     """The same of one law: strata of its probability."""
-    levels = (np.arange(MARKS) + 0.5) / MARKS
     prompts, outputs, weights = [], [], []
     for part in lengths.parts():
         if isinstance(part, ProductPart):
-            s = np.repeat(part.prompt.quantile(levels), MARKS)
-            o = np.tile(part.output.quantile(levels), MARKS)
+            s = np.repeat(_stratum_means(part.prompt), len(SHARES))
+            o = np.tile(_stratum_means(part.output), len(SHARES))
+            mass = np.outer(SHARES, SHARES).ravel()
         else:
-            rows = _representatives(part)
+            rows, mass = _representatives(part)
             s, o = part.prompt_tokens[rows], part.output_tokens[rows]
         prompts.append(s)
         outputs.append(o)
-        weights.append(np.full(len(s), part.weight / len(s)))
+        weights.append(part.weight * mass)
     return np.concatenate(prompts), np.concatenate(outputs), np.concatenate(weights)

@@ -1,9 +1,9 @@
 r"""Latency and fluctuations below capacity. **Approximations**, with their measured errors.
 
 TTFT = next iteration + prefill queue + own prefill + wait for admission. Prompts queue for the token budget as for one
-server (see `_prefill_s`); with the chance that no slot or memory is left they wait for admission first, as in
-E[wait | wait] = residence/(2 slots (1 - load)), until the diffusion of the fluid limit replaces it. Against simulation the
-mean is within 25 % at half load and far too low at loads above 0.8, where admission dominates.
+server (`stability.theory.prefill`); with the chance that no slot or memory is left they wait for admission first: `wait="diffusion"`,
+see `stability.theory.admission`. `wait="gaussian"` is the rough estimate that it replaced, kept as a baseline: a normal tail for
+P(wait), residence/(2 slots (1 - load)) for its size, far too low at loads above 0.8, where admission dominates.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import Any
 import numpy as np
 
 from .._result import html_table, json_safe, percent, seconds, text_table
-from .._types import FloatArray
-from ..errors import InputError, check_number
+from .._types import FloatArray, dot
+from ..errors import InputError, check_choice, check_number
 from ..model.fleet import Fleet, Pool
+from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
+from .admission import Wait, admission_wait, demand_moments
 from .analyze import analyze
 from .conditions import capacities, work_s
 from .fluctuations import Ages
 from .moments import Demand
+from .prefill import prefill_wait
 from .report import PoolReport
 from .solve import Solution, solve
 from .steps import PromptLaw, prompt_law
@@ -113,7 +116,7 @@ class LatencyReport:
         return {"schema": "stability/latency/1", **json_safe(self)}
 
 
-def latency(fleet: Fleet, workload: Workload) -> LatencyReport:
+def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> LatencyReport:
     """Inter-token latency, time to first token and KV fluctuations at the workload's rate.
 
     **Approximation**, for stationary rates below capacity; a schedule is taken at its time average.
@@ -124,6 +127,8 @@ def latency(fleet: Fleet, workload: Workload) -> LatencyReport:
         What serves.
     workload : Workload
         What arrives.
+    wait : {"diffusion", "gaussian"}
+        Estimate of the wait for admission; the second is a rough baseline.
 
     Returns
     -------
@@ -135,6 +140,7 @@ def latency(fleet: Fleet, workload: Workload) -> LatencyReport:
     UnservableError, NotModelledError
         As `analyze`.
     """
+    check_choice("wait", wait, ("diffusion", "gaussian"))
     steady = workload.averaged()
     report = analyze(fleet, steady)
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]
@@ -146,7 +152,7 @@ def latency(fleet: Fleet, workload: Workload) -> LatencyReport:
     for row, (pool, at) in enumerate(zip(fleet.pools, report.pools, strict=True)):
         key = (pool.replica, at.rate_per_s / pool.replicas)
         if key not in known:
-            known[key] = _pool_latency(pool, at, solved, row, classes, mix)
+            known[key] = _pool_latency(pool, at, solved, row, classes, mix, wait)
         same = known[key]
         found.append(
             PoolLatency(**{name: getattr(same, name) for name in same.__slots__ if name != "name"}, name=pool.name)
@@ -221,7 +227,7 @@ def rate_within(
 
 
 def _pool_latency(
-    pool: Pool, at: PoolReport, solved: Solution, row: int, classes: Sequence[RequestClass], mix: FloatArray
+    pool: Pool, at: PoolReport, solved: Solution, row: int, classes: Sequence[RequestClass], mix: FloatArray, wait: str
 ) -> PoolLatency:
     replica = pool.replica
     lam = min(at.rate_per_s / pool.replicas, float(solved.capacity[row]) * (1 - 1e-6))
@@ -235,57 +241,112 @@ def _pool_latency(
     )
     kv_var, claim_var, running_var = ages.variances(lam, at.iteration_s)
     claimed = lam * at.iteration_s * demand[Demand.VOLUME if evicts else Demand.RESERVED]
-    arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
-    kept_free = replica.watermark_tokens
-
-    # No room: the prompt (or reservation) does not fit beside the resident ones, or every slot is taken.
-    waits = max(
-        _upper_tail(room[0] - kept_free - arriving, claimed, claim_var),
-        _upper_tail(room[1] - 0.5, at.running_mean, running_var),
-    )
     prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
     decodes = min(lam * at.iteration_s * demand[Demand.DECODE], room[1])
-    mean, p99 = _prefill_s(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
+    prefill = prefill_wait(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
+    usage = _Usage(float(claimed), at.kv_occupancy * float(room[0]), claim_var, at.running_mean, running_var)
+    if wait == "gaussian":
+        arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
+        slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
+        waits = _gaussian_wait(usage, room, replica.watermark_tokens + arriving, at, demand, slots)
+        mean_s = prefill.mean_s + waits.probability * waits.mean_s
+        tail = waits.mean_s * math.log(waits.probability / 0.01) if waits.probability > 0.01 else 0.0
+        p99_s = prefill.p99_s + tail
+    else:
+        waits = _diffusion_wait(usage, replica, evicts, solved, row, lam, coefficients, classes, mix, prompts)
+        mean_s = prefill.mean_s + waits.probability * waits.mean_s if waits.probability > 0 else prefill.mean_s
+        p99_s = prefill.quantile_s(0.99, waits)
     overloaded = at.load >= 1
-    residence = at.iteration_s * demand[Demand.ITERATIONS]
-    slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
-    admission = residence / (2 * slots * max(1 - at.load, 1e-9)) * (1 + running_var / max(at.running_mean, 1e-9)) / 2
-    admission_tail = admission * math.log(waits / 0.01) if waits > 0.01 else 0.0
     return PoolLatency(
         name=pool.name,
         itl_s=at.itl_s,
-        ttft_mean_s=math.inf if overloaded else mean + waits * admission,
-        ttft_p99_s=math.inf if overloaded else p99 + admission_tail,
-        wait_probability=1.0 if overloaded else waits,
+        ttft_mean_s=math.inf if overloaded else mean_s,
+        ttft_p99_s=math.inf if overloaded else p99_s,
+        wait_probability=1.0 if overloaded else waits.probability,
         kv_occupancy=at.kv_occupancy,
         kv_occupancy_std=float(math.sqrt(kv_var) / room[0]),
         running_mean=at.running_mean,
     )
 
 
-def _prefill_s(
-    prompts: PromptLaw, lam: float, at: PoolReport, law: FloatArray, room: float, budget: float
-) -> tuple[float, float]:
-    """Mean and 99th percentile of the time from arrival to first token once there is a slot and memory.
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """KV that admission counts (mean over iterations) and holds (mean over time), tokens, and requests running."""
 
-    Prefill is one server: a prompt's chunks and the decodes of the iterations they fill are its service, and prompts
-    queue for it first come, first served (Pollaczek-Khinchine, exponential tail). A free server starts with the next
-    iteration. The percentile takes the larger of the queue's and the prompt's own, with the other at its mean.
+    claimed: float
+    held: float
+    claimed_variance: float
+    running: float
+    running_variance: float
+
+
+def _gaussian_wait(
+    usage: _Usage, room: FloatArray, taken: float, at: PoolReport, demand: FloatArray, slots: float
+) -> Wait:
+    """The baseline. No room: the prompt (or reservation) does not fit beside the resident ones, or every slot is taken."""
+    waits = max(
+        _upper_tail(room[0] - taken, usage.claimed, usage.claimed_variance),
+        _upper_tail(room[1] - 0.5, usage.running, usage.running_variance),
+    )
+    size = at.iteration_s * demand[Demand.ITERATIONS] / (2 * slots * max(1 - at.load, 1e-9))
+    return Wait(probability=waits, mean_s=size * (1 + usage.running_variance / max(usage.running, 1e-9)) / 2)
+
+
+def _diffusion_wait(
+    usage: _Usage,
+    replica: Replica,
+    evicts: bool,
+    solved: Solution,
+    row: int,
+    lam: float,
+    coefficients: FloatArray,
+    classes: Sequence[RequestClass],
+    mix: FloatArray,
+    prompts: PromptLaw,
+) -> Wait:
+    """The longer of the waits for memory and for slots; the token budget's is in the prefill queue.
+
+    Arrivals see averages over time, in which a request counts for longer in the iterations that its own work makes long.
     """
-    s, weights = prompts.values.astype(np.float64), prompts.probabilities
-    own = law[1] * s + law[4] * s * s / 2
-    carried = lam * at.iteration_s * float(weights @ own)
-    decoding = max(at.iteration_s - carried, 0.0)
-    service = own + decoding * s / room
-    busy = lam * float(weights @ service)
-    if busy >= 1:
-        return math.inf, math.inf
-    queue = lam * float(weights @ service**2) / (2 * (1 - busy))
-    alone = own + decoding * np.ceil(s / budget)
-    mean = float(weights @ alone)
-    queue_tail = queue / busy * math.log(busy / 0.01) if busy > 0.01 else 0.0
-    alone_tail = _weighted_quantile(alone, weights, 0.99)
-    return decoding / 2 + queue + mean, decoding + max(queue_tail + mean, queue + alone_tail)
+    demand, capacity, engine = solved.demand[row], float(solved.capacity[row]), replica.engine
+    room = capacities(replica)
+    if evicts:
+        s, p = prompts.values, prompts.probabilities
+        left_over = dot(p, s.astype(np.float64) ** 2) / (2 * demand[Demand.PREFILL])
+    else:
+        left_over = demand[Demand.LIMIT_SQUARE] / (2 * demand[Demand.LIMIT])
+    stretched = lam / max(1 - lam * float(work_s(coefficients, demand)), 1e-9)
+
+    def waits(resource: Demand, free: float, mean: float, variance: float) -> Wait:
+        of = demand_moments(
+            classes,
+            mix,
+            coefficients=coefficients,
+            row=resource,
+            capacity_per_s=capacity,
+            budget=engine.max_num_batched_tokens,
+            block_size=engine.block_size,
+        )
+        if resource is Demand.RESERVED:
+            mean += stretched * of.own_limit
+        elif resource is Demand.ITERATIONS:
+            mean += stretched * of.own_s
+        return admission_wait(
+            room=free,
+            mean=mean,
+            variance=variance,
+            load=lam / capacity,
+            demand_mean_s=of.mean_s,
+            demand_square=of.square,
+        )
+
+    free = float(room[0] - replica.watermark_tokens - left_over)
+    if evicts:
+        memory = waits(Demand.VOLUME, free, usage.held, usage.claimed_variance)
+    else:
+        memory = waits(Demand.RESERVED, free, usage.claimed, usage.claimed_variance)
+    slots = waits(Demand.ITERATIONS, float(room[1]), usage.running, usage.running_variance)
+    return max(memory, slots, key=lambda wait: wait.probability)
 
 
 def _law_at(coefficients: FloatArray, demand: FloatArray, iteration_s: float, lam: float) -> FloatArray:
@@ -300,9 +361,3 @@ def _upper_tail(level: float, mean: float, variance: float) -> float:
     if variance <= 0:
         return float(mean > level)
     return NormalDist(mean, math.sqrt(variance)).cdf(2 * mean - level)
-
-
-def _weighted_quantile(values: FloatArray, weights: FloatArray, level: float) -> float:
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    return float(values[order][min(int(np.searchsorted(reached, level * reached[-1])), len(values) - 1)])

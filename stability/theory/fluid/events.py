@@ -56,7 +56,8 @@ class Outage:
     -----
     What ran on a lost replica is recomputed on the pool's others, prompt and the tokens generated so far, ahead of their
     queues; what waited on it joins their queues. Where the pool has no others, both wait for its return. New arrivals
-    go to the pools that are up; where there are none, they are held until one is.
+    go to the pools that are up; where there are none, they are held until one is. The split stays static: replicas that
+    return get their share of the arrivals, not of the queues of others.
     """
 
     pool: str = ""

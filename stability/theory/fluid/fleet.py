@@ -68,6 +68,7 @@ def fluid_path(
     grain: float | None = None,
     chunk_tokens: int | None = None,
     finite: bool = False,
+    estimate_error: bool = True,
 ) -> FluidPath:
     """Follow a fleet over time.
 
@@ -98,6 +99,8 @@ def fluid_path(
     finite : bool
         Whether a gate that evicts is given the capacity of the replica as it is, with the evictions that chance alone
         causes (see `stability.theory.eviction`), by less memory; in the limit they vanish.
+    estimate_error : bool
+        Whether to run bins wider than one iteration again at twice the width, to say how far the two are apart.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def fluid_path(
         return found
 
     found = run(width)
-    error = 0.0 if width == 1 else found.distance(run(2 * width))
+    error = found.distance(run(2 * width)) if width > 1 and estimate_error else math.nan if width > 1 else 0.0
     return found.path(before_s, width, error)
 
 

@@ -118,7 +118,7 @@ class PoolRun:
         """Run every group to `until_s` and add what it did to the samples."""
         here = slice(*np.searchsorted(self.grid_s, [from_s, math.inf if last else until_s]))
         later = slice(here.stop, None)
-        rows = int((until_s - from_s) / spacing_s * 2.5) + 16
+        rows = int((until_s - from_s) / spacing_s * 2.5) + len(self.rates.start_s) + 16
         for group in self.groups:
             base = group.run.sample()
             found = group.run.advance(self.rates, until_s=until_s, spacing_s=spacing_s, rows=rows)

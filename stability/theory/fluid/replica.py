@@ -16,7 +16,7 @@ from ...model.iteration import IterationTime
 from ...model.replica import Replica
 from ...model.workload import RequestClass
 from ...policies import Fcfs, scheduler_of
-from .ages import AgeTable, age_table
+from .ages import AgeTable, Column, age_table
 from .samples import SAMPLE_COLUMNS
 
 if TYPE_CHECKING:
@@ -139,6 +139,25 @@ class FluidReplica:
         if arrives and math.isfinite(mass):
             self.totals[s.ARRIVED] += mass
 
+    def place(self, age: int, *, fill: float) -> None:
+        """Let requests of the first kind and one age fill the share `fill` of what binds them first."""
+        from .kernels import state as s
+
+        row = self.kinds.columns[0, age]
+        limits = self.limits
+        held = row[Column.RESERVED if limits.reserves else Column.HELD]
+        mass = fill * min(
+            limits.memory_tokens / held,
+            limits.max_seqs / row[Column.RESIDENT],
+            limits.max_tokens / row[Column.RESIDENT],
+        )
+        cohorts, counts = self.state.cohorts, self.state.registers.counts
+        i = int(counts[s.COHORTS])
+        counts[s.COHORTS] = i + 1
+        counts[s.BATCH] += 1
+        cohorts.kind[i], cohorts.age[i], cohorts.batch[i] = 0, age, counts[s.BATCH]
+        cohorts.mass[i], cohorts.redo[i] = mass, 0.0
+
     def absorb(self, other: FluidReplica, share: float) -> None:
         """Take over `share` of what a lost replica held: its residents ahead of the queue, its queue behind."""
         from .kernels import state as s
@@ -219,7 +238,6 @@ class FluidReplica:
     @property
     def resident(self) -> float:
         """Requests resident."""
-        from .ages import Column
         from .kernels import state as s
 
         c, n = self.state.cohorts, self.state.registers.counts[s.COHORTS]
@@ -245,6 +263,8 @@ def same_mix(rates: FloatArray) -> tuple[FloatArray, IntArray]:
     total = rates.sum(axis=1)
     shares = np.divide(rates, total[:, None], out=np.zeros_like(rates), where=total[:, None] > 0)
     used = np.flatnonzero(total > 0)
+    if not len(used):
+        return np.full((1, rates.shape[1]), 1.0 / rates.shape[1]), np.zeros(len(rates), dtype=np.int64)
     distinct, which = np.unique(np.round(shares[used], 12), axis=0, return_inverse=True)
     mix = np.zeros(len(rates), dtype=np.int64)
     mix[used] = which.ravel()
