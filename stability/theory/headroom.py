@@ -1,12 +1,14 @@
 r"""The headroom of a prompt gate that serves the most, in closed form.
 
-With :math:`P = P_0 e^{-\theta h}` and w the time that an eviction costs (its work, and its KV at c0/M a token-iteration), setting
-the derivative of :math:`c_0 g/(M - h) + P w` to 0 gives, for h much smaller than M,
+With :math:`P = P_0 x, P_1 x`, :math:`x = e^{-\theta h}`, the chances of a first and of another eviction, e = P_0 x/(1 - P_1 x) and w
+the time that an eviction costs (its work, and its KV at c0/M a token-iteration), the derivative of
+:math:`c_0 g/(M - h) + e\,w` is 0, for h much smaller than M, where
 
-.. math:: h^* \approx \frac1\theta \ln\frac{\theta\, w\, P_0\, M^2}{c_0\, g} ,
+.. math:: A x = (1 - P_1 x)^2, \qquad A = \frac{\theta\, w\, P_0\, M^2}{c_0\, g},
+          \qquad h^* = -\frac{\ln x}{\theta} .
 
-and w = cp s' where only the recomputed prompt counts. **Approximation**: it takes one eviction per victim; the exact optimum of
-`gate.gate_capacity` is found by search (`stability.control`).
+For rare evictions x = 1/A, h* = ln(A)/theta. **Approximation**: a victim is taken to return to its own level, and the tail to be
+exponential; the optimum of `gate.gate_capacity` itself is found by search (`stability.control`).
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def closed_form_headroom(
     if base <= 0 or y >= min(slots / iterations, budget / float(demand[Demand.TOKENS])) or room <= 0:
         return 0.0
     walk = surplus(laws, shares)
-    first = float(chances(laws, shares, np.zeros(1), np.array([y]), np.array([room]))[0][0])
+    at_zero = chances(laws, shares, np.zeros(1), np.array([y]), np.array([room]))
+    first, again = float(at_zero[0][0]), float(at_zero[1][0])
     chunks = iterations - float(demand[Demand.DECODE])
     headroom = 2 / walk.exponent  # from above: a victim's work grows with h, and 0 can be a fixed point, too
     for _ in range(ROUNDS):
@@ -70,5 +73,11 @@ def closed_form_headroom(
         work = prefill * redone + attention * redone * redone / 2
         held = base / memory * redone * (chunks * redone / walk.prompt_mean + 1) / 2
         gain = walk.exponent * (work + held) * first * memory**2 / (base * volume)
-        headroom = max(math.log(gain), 0.0) / walk.exponent if gain > 0 else 0.0
+        headroom = max(-math.log(_reach(gain, again)), 0.0) / walk.exponent
     return headroom
+
+
+def _reach(gain: float, again: float) -> float:
+    """The x in (0, 1/P1) with A x = (1 - P1 x)^2."""
+    half = again + gain / 2
+    return 1 / (half + math.sqrt(max(half * half - again * again, 0.0)))

@@ -35,9 +35,9 @@ def test_the_example(cli) -> None:
 def test_a_memory_bound_plan(cli, tmp_path) -> None:
     found = cli("tune", write(tmp_path))
     assert found.code == 0
-    assert "watermark 0 -> 0.023" in found.out
+    assert "watermark 0 -> 0.022" in found.out
     assert (
-        "engine: {max_num_seqs: 1024, max_num_batched_tokens: 2048, admission: prompt_gate, watermark: 0.023}"
+        "engine: {max_num_seqs: 1024, max_num_batched_tokens: 2048, admission: prompt_gate, watermark: 0.022}"
         in found.out
     )
 
@@ -58,7 +58,7 @@ def test_json(cli, tmp_path) -> None:
     assert (answer["exit_code"], answer["standing"], answer["picture"]) == (0, "validated", None)
     assert answer["gain"] == pytest.approx(0.05, abs=0.01)
     pool = answer["pools"][0]
-    assert pool["then"]["engine"]["watermark"] == pytest.approx(0.023)
+    assert pool["then"]["engine"]["watermark"] == pytest.approx(0.022)
     assert len(pool["sensitivity"]["watermark"]) == len(pool["sensitivity"]["capacity_per_s"]) > 90
 
 
