@@ -1,4 +1,4 @@
 """Every module that registers a claim."""
 
-from . import deployments, matrix, published, real_runs  # noqa: F401
+from . import deployments, matrix, published, real_runs, routing  # noqa: F401
 from .peers import compare  # noqa: F401

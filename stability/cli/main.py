@@ -15,6 +15,8 @@ from ..errors import StabilityError, unknown_name
 COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
     "compare": "Two plans side by side.",
+    "route": "How to split the arrivals of a plan over its pools.",
+    "region": "Which rates a fleet can serve, and what more of anything is worth.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",

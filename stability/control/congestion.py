@@ -17,6 +17,7 @@ import numpy as np
 
 from .._types import FloatArray
 from ..errors import StabilityError
+from .linear import cvxpy_module
 from .program import routing_variables
 from .rows import FleetRows
 
@@ -30,8 +31,7 @@ def least_congestion(system: FleetRows, caps: FloatArray) -> tuple[FloatArray, f
     caps : (n,) ndarray
         Largest loads; congestion is that of the loads relative to them.
     """
-    import cvxpy
-
+    cvxpy = cvxpy_module()
     n, height = system.seconds.shape[:2]
     variables = routing_variables(system, system.rates_per_s, caps)
     z = cvxpy.Variable(variables.count, nonneg=True)

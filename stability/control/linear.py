@@ -159,9 +159,22 @@ def certificate(program: LinearProgram, x: FloatArray, y: FloatArray, v: FloatAr
 _Answer = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
-def _highs(program: LinearProgram) -> _Answer:
-    from scipy.optimize import linprog
+def cvxpy_module() -> Any:
+    """The package cvxpy, loaded when it is used."""
+    import cvxpy
 
+    return cvxpy
+
+
+def linprog(*arguments: Any, **options: Any) -> Any:
+    """`scipy.optimize.linprog` by HiGHS, loaded when it is used."""
+    from scipy import optimize
+
+    function: Any = optimize.linprog
+    return function(*arguments, method="highs", **options)
+
+
+def _highs(program: LinearProgram) -> _Answer:
     upper = np.full(len(program.cost), np.inf) if program.highest is None else program.highest
     found = linprog(
         program.cost,
@@ -170,7 +183,6 @@ def _highs(program: LinearProgram) -> _Answer:
         A_eq=program.equal,
         b_eq=program.values,
         bounds=np.stack([np.zeros(len(program.cost)), upper], axis=1),
-        method="highs",
         options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
     )
     if found.status == 2:
@@ -187,8 +199,7 @@ def _highs(program: LinearProgram) -> _Answer:
 
 
 def _clarabel(program: LinearProgram) -> _Answer:
-    import cvxpy
-
+    cvxpy = cvxpy_module()
     x = cvxpy.Variable(len(program.cost), nonneg=True)
     rules = [program.below @ x <= program.limits]
     if program.equal is not None:

@@ -8,11 +8,8 @@ a polytope, the sum of one polytope a type of replica. `rows="bound"`: **necessa
 **sufficient**, every rate strictly inside is stable under the split given; `"policy"`: **approximate**, what the pools' own schedulers reach.
 None of them makes another router, round robin say, stable.
 
-- Largest factor: :math:`\alpha^* = \max\{\alpha : \alpha\lambda \in \Lambda\}`, a linear program (`balance`), by whose prices
-  :math:`u_{ir}`, scaled to :math:`\sum_i n_i \sum_r u_{ir} = 1`, the fleet's rate at this mix rises when something is added:
-  one replica of type i: :math:`\alpha^*\lambda \sum_r u_{ir}`; one unit of :math:`C_{ir}` on each of its replicas:
-  :math:`\alpha^*\lambda\, u_{ir} \sum_k \alpha^* x_{ik} c_{0i} a_{irk}/C_{ir}^2` (envelope theorem: the price of memory is not the dual itself, since
-  memory stands in the coefficients). Where the optimum is degenerate these are one-sided derivatives of one of its sides.
+- Largest factor: :math:`\alpha^* = \max\{\alpha : \alpha\lambda \in \Lambda\}`, a linear program (`balance`), with what more of anything is
+  worth (`prices`).
 - Membership: inside, the split at :math:`\alpha^* > 1` is the proof; outside, the class prices :math:`w_k = \min_i \sum_r u_{ir} T_{irk}` are:
   whatever the routing, :math:`\lambda \cdot w \le 1`, which this :math:`\lambda` breaks (Farkas).
 """
@@ -21,28 +18,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._result import Tabular, html_table, json_safe, no_truth, percent, rate, text_table
+from .._result import Tabular, html_table, json_safe, percent, rate, text_table
 from .._types import ArrayLike, FloatArray, read_only
 from ..errors import InputError, check_choice, check_number
 from ..model.fleet import Fleet
 from ..model.workload import Workload
 from ..policies.routers import WeightedSplit
-from ..theory.conditions import COMPUTE_GAIN, RESOURCE_NAMES
-from .balance import Balance, exact_factor_bounds, least_load
+from .balance import Balance, least_load
+from .membership import Membership, membership, split_policy
+from .prices import PoolPrices, pool_prices
 from .rows import FleetRows, by_pool, fleet_rows
 from .slices import polygon, support
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
-
-GB = 1e9
-"""Bytes."""
 
 MOST_ROUNDS = 12
 """Times that policy rows are laid anew around the mix that each type gets."""
@@ -52,89 +46,6 @@ STILL = 1e-5
 
 REFINED = 64
 """Types up to which this is done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPrices:
-    """What adding something to one pool is worth: rise of the fleet's greatest rate at this mix, 1/s.
-
-    Attributes
-    ----------
-    name : str
-    gpu : str
-    replicas : int
-    load : float
-        Greatest load of its rows at the boundary.
-    bottleneck : str
-        Resource of that row.
-    per_replica, per_gpu : float
-        Of one more replica, and of one more GPU in such replicas.
-    per_kv_gb : float or None
-        Of one more GB of KV cache in one of its replicas; None where bytes per token are not known.
-    per_kv_token, per_slot, per_budget_token : float
-        Of one more token of KV cache, slot, or token of the budget, in one of its replicas.
-    """
-
-    name: str
-    gpu: str
-    replicas: int
-    load: float
-    bottleneck: str
-    per_replica: float
-    per_gpu: float
-    per_kv_gb: float | None
-    per_kv_token: float
-    per_slot: float
-    per_budget_token: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Membership:
-    """Whether rates are in a region, with the proof.
-
-    Attributes
-    ----------
-    inside : bool
-        Strictly inside.
-    factor : float
-        Largest factor on the rates that stays in the region.
-    rates_per_s : (K,) ndarray
-        The rates asked about, 1/s.
-    shares : (n_pools, K) ndarray
-        Routing: share of each class that each pool gets. The proof if inside.
-    class_prices : (K,) ndarray
-        w, s: every rate vector of the region has `rates @ w <= 1`. The proof if outside.
-    balance : Balance
-        The same by type of replica, with the prices u from which w follows.
-    system : FleetRows
-        The rows.
-    """
-
-    inside: bool
-    factor: float
-    rates_per_s: FloatArray
-    shares: FloatArray
-    class_prices: FloatArray
-    balance: Balance
-    system: FleetRows
-
-    def __bool__(self) -> bool:
-        raise no_truth("Membership")
-
-    def __repr__(self) -> str:
-        return f"Membership({'inside' if self.inside else 'outside'}, factor {self.factor:.6g})"
-
-    @property
-    def router(self) -> WeightedSplit:
-        """The routing as a policy."""
-        return split_policy(self.shares)
-
-    def exact(self) -> tuple[Fraction, Fraction]:
-        """Bounds on the factor that the routing and the prices prove, in rational arithmetic without any rounding."""
-        system, found = self.system, self.balance
-        return exact_factor_bounds(
-            system.seconds, system.replicas, self.rates_per_s, system.fits, found.shares, found.prices
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,25 +115,7 @@ class CapacityRegion(Tabular):
         -------
         Membership
         """
-        rates = np.array(rates_per_s, dtype=np.float64)
-        if rates.shape != self.rates_per_s.shape or not np.isfinite(rates).all() or (rates < 0).any() or not rates.any():
-            raise InputError(
-                f"rates_per_s = {rates.tolist()}, must be {len(self.classes)} finite numbers >= 0, not all 0. "
-                f"Give one for each of {', '.join(self.classes)}."
-            )
-        for k in np.flatnonzero(rates).tolist():
-            if not self.system.fits[:, k].any():
-                raise InputError(f"class {self.classes[k]!r} fits no pool, must have rate 0.")
-        found = least_load(self.system.seconds, self.system.replicas, rates, self.system.fits)
-        return Membership(
-            inside=found.lower > 1,
-            factor=found.lower,
-            rates_per_s=read_only(rates),
-            shares=read_only(by_pool(self.system, found.shares)),
-            class_prices=found.class_prices,
-            balance=found,
-            system=self.system,
-        )
+        return membership(self.system, rates_per_s)
 
     def support(self, direction: ArrayLike) -> FloatArray:
         """The rates of the region that are farthest in a direction, 1/s.
@@ -258,9 +151,7 @@ class CapacityRegion(Tabular):
         check_choice("first", first, self.classes)
         check_choice("second", second, [name for name in self.classes if name != first])
         factor = check_number("others", others, at_least=0)
-        return polygon(
-            self.system, self.classes.index(first), self.classes.index(second), factor * self.rates_per_s
-        )
+        return polygon(self.system, self.classes.index(first), self.classes.index(second), factor * self.rates_per_s)
 
     def rows(self) -> list[tuple[str, str]]:
         """The main figures by name, for people."""
@@ -320,7 +211,19 @@ class CapacityRegion(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe mapping, tagged with its schema."""
-        kept = ("kind", "factor", "gap", "rate_per_s", "rates_per_s", "classes", "shares", "class_prices", "pools", "gpu_prices", "solver")
+        kept = (
+            "kind",
+            "factor",
+            "gap",
+            "rate_per_s",
+            "rates_per_s",
+            "classes",
+            "shares",
+            "class_prices",
+            "pools",
+            "gpu_prices",
+            "solver",
+        )
         return {"schema": self.schema, **{name: json_safe(getattr(self, name)) for name in kept}}
 
     def to_frame(self) -> pandas.DataFrame:
@@ -330,7 +233,10 @@ class CapacityRegion(Tabular):
         rates = self.factor * self.shares * self.rates_per_s
         return pandas.DataFrame(
             [
-                {**json_safe(pool), **{f"rate_{name}_per_s": float(x) for name, x in zip(self.classes, row, strict=True)}}
+                {
+                    **json_safe(pool),
+                    **{f"rate_{name}_per_s": float(x) for name, x in zip(self.classes, row, strict=True)},
+                }
                 for pool, row in zip(self.pools, rates, strict=True)
             ]
         )
@@ -403,7 +309,11 @@ def settled(fleet: Fleet, workload: Workload, *, rows: str) -> tuple[FleetRows, 
     for _ in range(MOST_ROUNDS):
         own = found.shares * system.rates_per_s
         got = own.sum(axis=1, keepdims=True)
-        target = np.where(got > 1e-9 * system.rates_per_s.sum(), own / np.maximum(got, 1e-300), mixes / mixes.sum(axis=1, keepdims=True))
+        target = np.where(
+            got > 1e-9 * system.rates_per_s.sum(),
+            own / np.maximum(got, 1e-300),
+            mixes / mixes.sum(axis=1, keepdims=True),
+        )
         mixes = (mixes / mixes.sum(axis=1, keepdims=True) + target) / 2
         system = fleet_rows(fleet, workload, rows=rows, mixes=mixes)
         before = found.lower
@@ -413,67 +323,23 @@ def settled(fleet: Fleet, workload: Workload, *, rows: str) -> tuple[FleetRows, 
     return system, found
 
 
-def split_policy(shares: FloatArray) -> WeightedSplit:
-    """Shares of the classes (n_pools, K) as a routing policy."""
-    return WeightedSplit([row.tolist() for row in shares.T])
-
-
 def _region(system: FleetRows, found: Balance) -> CapacityRegion:
-    total = float(system.rates_per_s.sum())
-    rates = found.lower * found.shares * system.rates_per_s  # (n, K) at the boundary
-    worth = found.lower * total * found.prices  # (n, R): gain of one more second of a replica in a second
-    # One more unit of each capacity in one replica of the type, the envelope theorem on T = W + c0 a/C.
-    slope = np.einsum("irck,ik->irc", system.occupancy, rates) / (system.limits * system.replicas[:, None])[:, None, :]
-    per_unit = np.einsum("ir,irc->ic", worth, slope)
-    per_unit[:, 0] *= system.per_token
-    loads = np.einsum("irk,ik->ir", system.seconds, rates) / system.replicas[:, None]
-    pools, by_gpu = [], dict[str, float]()
-    for p, name in enumerate(system.pools):
-        i = int(system.type_of[p])
-        replica = system.types[i]
-        top = int(loads[i].argmax())
-        per_replica = float(worth[i].sum())
-        bytes_ = replica.kv_bytes_per_token
-        per_gpu = per_replica / replica.gpus
-        by_gpu[replica.gpu] = max(by_gpu.get(replica.gpu, 0.0), per_gpu)
-        pools.append(
-            PoolPrices(
-                name=name,
-                gpu=replica.gpu,
-                replicas=int(system.pool_replicas[p]),
-                load=float(loads[i, top]),
-                bottleneck=_bottleneck(system, i, top, rates[i]),
-                per_replica=per_replica,
-                per_gpu=per_gpu,
-                per_kv_gb=None if bytes_ is None else float(per_unit[i, 0]) * GB / bytes_,
-                per_kv_token=float(per_unit[i, 0]),
-                per_slot=float(per_unit[i, 1]),
-                per_budget_token=float(per_unit[i, 2]),
-            )
-        )
+    pools = pool_prices(system, found)
+    by_gpu = dict[str, float]()
+    for pool in pools:
+        by_gpu[pool.gpu] = max(by_gpu.get(pool.gpu, 0.0), pool.per_gpu)
     return CapacityRegion(
         kind=system.kind,
         factor=found.lower,
         gap=found.gap,
-        rate_per_s=found.lower * total,
+        rate_per_s=found.lower * float(system.rates_per_s.sum()),
         rates_per_s=read_only(system.rates_per_s),
         classes=system.classes,
         shares=read_only(by_pool(system, found.shares)),
         class_prices=read_only(np.where(np.isfinite(found.class_prices), found.class_prices, np.nan)),
-        pools=tuple(pools),
+        pools=pools,
         gpu_prices=by_gpu,
         solver=found.solver,
         balance=found,
         system=system,
     )
-
-
-def _bottleneck(system: FleetRows, type_: int, row: int, rates: FloatArray) -> str:
-    """What binds in a row: the resource with the greatest part, or compute where all of them are little of it."""
-    parts = system.occupancy[type_, row] @ rates
-    whole = float(system.seconds[type_, row] @ rates)
-    if whole <= 0:
-        return "-"
-    if whole < (1 + COMPUTE_GAIN) * (whole - float(parts.sum())):
-        return "compute"
-    return RESOURCE_NAMES[int(parts.argmax())]

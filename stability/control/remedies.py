@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .._result import seconds
-from .._types import FloatArray
+from .._types import BoolArray, FloatArray
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
@@ -66,7 +66,7 @@ def remedy(
     )
 
 
-def _more(system: FleetRows, caps: FloatArray, fits: np.ndarray) -> str:
+def _more(system: FleetRows, caps: FloatArray, fits: BoolArray) -> str:
     """Fewest replicas of one type that would do, by GPUs."""
     best: tuple[int, int, int] | None = None
     for i in np.flatnonzero(caps > 0).tolist():
@@ -82,7 +82,7 @@ def _more(system: FleetRows, caps: FloatArray, fits: np.ndarray) -> str:
     return f", or {count} more replica{'s' * (count > 1)} in pool {system.names_of(i)!r}{kind}"
 
 
-def _replicas(system: FleetRows, caps: FloatArray, fits: np.ndarray, i: int) -> int | None:
+def _replicas(system: FleetRows, caps: FloatArray, fits: BoolArray, i: int) -> int | None:
     """Replicas to add to type i for a factor above 1; None if no number does."""
 
     def enough(count: int) -> bool:

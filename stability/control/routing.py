@@ -16,18 +16,16 @@ found by `theory.latency.rate_within` at the mix it gets, again until the mix st
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .._result import Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import seconds
 from .._types import FloatArray, read_only
 from ..errors import InputError, check_choice
 from ..model.fleet import Fleet, Pool
 from ..model.targets import Targets
 from ..model.workload import Workload
-from ..policies.routers import WeightedSplit
 from ..theory.analyze import analyze
 from ..theory.latency import latency, rate_within
 from ..theory.report import PoolReport
@@ -36,20 +34,17 @@ from .congestion import least_congestion
 from .cost import least_cost
 from .itl import bases, least_itl
 from .linear import Certificate, InfeasibleError
-from .region import split_policy
+from .region import REFINED
 from .remedies import remedy
 from .robust import Uncertainty, robust_load
 from .rows import FleetRows, by_pool, fleet_rows
+from .split import OptimalSplit, PoolSplit
 from .waiting import fewest_waiting
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
 
 OBJECTIVES = ("slack", "itl", "congestion", "waiting", "cost")
 
-ROUNDS = 8
-"""Times that rows and caps are laid anew around the mix that each type gets."""
+ROUNDS, LATENCY_ROUNDS = 8, 3
+"""Times that rows and caps are laid anew around the mix that each type gets; fewer where each needs latencies."""
 
 STILL = 1e-4
 
@@ -58,172 +53,6 @@ MISSED = 0.005
 
 USED = 1e-9
 """Share of the arrivals below which a pool is not in use."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSplit:
-    """What one pool gets and how it fares, judged by `analyze` and `latency` at its own mix.
-
-    Attributes
-    ----------
-    name : str
-    rate_per_s : float
-    load : float
-    verdict : Verdict or None
-        None for a pool that gets nothing.
-    bottleneck : str
-    itl_s : float
-    ttft_mean_s, ttft_p99_s : float or None
-        Where a target asks for them.
-    replicas_used : float
-        Replicas that the objective "cost" keeps; all otherwise.
-    """
-
-    name: str
-    rate_per_s: float
-    load: float
-    verdict: Verdict | None
-    bottleneck: str
-    itl_s: float
-    ttft_mean_s: float | None
-    ttft_p99_s: float | None
-    replicas_used: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OptimalSplit(Tabular):
-    """A static split of the arrivals over pools.
-
-    Attributes
-    ----------
-    objective : str
-    value : float
-        Of the objective: load, s, congestion, requests waiting, or price per hour.
-    lower_bound : float
-        No split does better in the program solved.
-    gap : float
-        value/lower_bound - 1.
-    feasible : bool
-        Whether the rows hold and every target is met.
-    reason : str
-        If not: which constraint binds, and the least change that would do.
-    rows_kind : str
-        "policy", "bound" or "proved".
-    classes : tuple of str
-    rates_per_s : (K,) ndarray
-    shares : (n_pools, K) ndarray
-        Share of each class that each pool gets; columns sum to 1.
-    pools : tuple of PoolSplit
-    load : float
-        Greatest load of a row, relative to what the targets allow.
-    certificate : Certificate or None
-        Residuals of the linear program, where the objective is one.
-    solver : str
-    system : FleetRows
-        The rows.
-    """
-
-    schema = "stability/split/1"
-
-    objective: str
-    value: float
-    lower_bound: float
-    gap: float
-    feasible: bool
-    reason: str
-    rows_kind: str
-    classes: tuple[str, ...]
-    rates_per_s: FloatArray
-    shares: FloatArray
-    pools: tuple[PoolSplit, ...]
-    load: float
-    certificate: Certificate | None
-    solver: str
-    system: FleetRows = field(repr=False)
-
-    def __bool__(self) -> bool:
-        raise no_truth("OptimalSplit")
-
-    def __repr__(self) -> str:
-        state = "feasible" if self.feasible else "infeasible"
-        return f"OptimalSplit({self.objective} {self.value:.4g}, load {self.load:.3f}, {state})"
-
-    @property
-    def router(self) -> WeightedSplit:
-        """The split as a policy for `simulate`."""
-        return split_policy(self.shares)
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The main figures by name, for people."""
-        unit = {"slack": percent, "itl": seconds}.get(self.objective, lambda value: f"{value:.5g}")
-        what = {
-            "slack": "greatest load",
-            "itl": "worst ITL (program)",
-            "congestion": "congestion",
-            "waiting": "requests waiting",
-            "cost": "price per hour",
-        }[self.objective]
-        found = [
-            ("objective", self.objective),
-            (what, unit(self.value)),
-            ("no split below", f"{unit(self.lower_bound)} (gap {max(self.gap, 0.0):.1e}, {self.solver})"),
-            ("feasible", "yes" if self.feasible else "no"),
-        ]
-        return found + ([("because", self.reason)] if self.reason else [])
-
-    def _table(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                pool.name,
-                rate(pool.rate_per_s),
-                percent(pool.load),
-                pool.bottleneck,
-                seconds(pool.itl_s),
-                "-" if pool.verdict is None else str(pool.verdict),
-                *(percent(float(share)) for share in shares),
-            )
-            for pool, shares in zip(self.pools, self.shares, strict=True)
-        ]
-
-    def _header(self) -> tuple[str, ...]:
-        return ("pool", "rate", "load", "bottleneck", "ITL", "verdict", *(f"of {name}" for name in self.classes))
-
-    def summary(self) -> str:
-        """The split as text tables."""
-        return f"{text_table(self.rows())}\n\n{text_table(self._table()[:40], self._header())}"
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows()) + html_table(self._table()[:40], self._header())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe mapping, tagged with its schema."""
-        names = [name for name in self.__dataclass_fields__ if name != "system"]
-        return {"schema": self.schema, **{name: json_safe(getattr(self, name)) for name in names}}
-
-    def to_frame(self) -> pandas.DataFrame:
-        """One row per pool and class: share and rate, 1/s."""
-        import pandas
-
-        return pandas.DataFrame(
-            [
-                {
-                    "pool": pool.name,
-                    "class": name,
-                    "share": float(self.shares[p, k]),
-                    "rate_per_s": float(self.shares[p, k] * self.rates_per_s[k]),
-                    "pool_load": pool.load,
-                    "pool_itl_s": pool.itl_s,
-                }
-                for p, pool in enumerate(self.pools)
-                for k, name in enumerate(self.classes)
-            ]
-        )
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Rate of each class in each pool as stacked bars, on `ax` or a new figure."""
-        from ..plots.control import split_bars
-
-        return split_bars(self, ax)
 
 
 def optimal_split(
@@ -300,7 +129,7 @@ def optimal_split(
         rows_kind=rows,
         classes=found.system.classes,
         rates_per_s=read_only(found.system.rates_per_s),
-        shares=read_only(by_pool(found.system, found.shares)),
+        shares=read_only(by_pool(found.system, np.maximum(found.shares, 0.0))),
         pools=tuple(pools),
         load=found.load,
         certificate=found.certificate,
@@ -336,7 +165,8 @@ def _settle(
     caps = _caps(system, workload, targets, mixes)
     found = _solve(fleet, workload, system, caps, objective, uncertainty)
     settled = rows != "policy" and targets == Targets(headroom=targets.headroom)
-    for _ in range(0 if settled or len(system.classes) < 2 or len(system.types) > 64 else ROUNDS):
+    rounds = ROUNDS if targets.ttft_mean_s is None and targets.ttft_p99_s is None else LATENCY_ROUNDS
+    for _ in range(0 if settled or len(system.classes) < 2 or len(system.types) > REFINED else rounds):
         own = found.shares * system.rates_per_s
         got = own.sum(axis=1, keepdims=True)
         mixes = (mixes + np.where(got > USED * system.rates_per_s.sum(), own / np.maximum(got, 1e-300), mixes)) / 2
@@ -409,7 +239,7 @@ def _solve(
         lower=1 / balance.upper,
         load=1 / balance.lower,
         factor=balance.lower,
-        certificate=None,
+        certificate=Certificate(primal=0.0, dual=0.0, gap=balance.gap),  # both bounds are of repaired points
         solver=balance.solver,
     )
     if uncertainty is not None:
@@ -428,7 +258,9 @@ def _solve(
         return slack
     if objective == "congestion":
         shares, value, lower = least_congestion(system, caps)
-        return replace(_with_load(slack, shares, capped), objective=objective, value=value, lower=lower, solver="CLARABEL")
+        return replace(
+            _with_load(slack, shares, capped), objective=objective, value=value, lower=lower, solver="CLARABEL"
+        )
     if objective == "waiting":
         waiting = fewest_waiting(system, workload, caps, balance.shares)
         return replace(
@@ -467,7 +299,9 @@ def _solve(
 def _with_load(found: _Found, shares: FloatArray, capped: FloatArray) -> _Found:
     rates = shares * found.system.rates_per_s
     loads = np.einsum("irk,ik->ir", found.system.seconds, rates) / capped[:, None]
-    return replace(found, shares=shares, load=min(float(loads.max()), 1 - 1e-12) if found.load < 1 else float(loads.max()))
+    return replace(
+        found, shares=shares, load=min(float(loads.max()), 1 - 1e-12) if found.load < 1 else float(loads.max())
+    )
 
 
 def _judge(fleet: Fleet, workload: Workload, found: _Found, targets: Targets) -> list[PoolSplit]:

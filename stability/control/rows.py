@@ -148,7 +148,7 @@ def fleet_rows(
     if not merged:
         type_of, types = np.arange(len(fleet.pools)), tuple(pool.replica for pool in fleet.pools)
     counts = np.array([pool.replicas for pool in fleet.pools], dtype=np.float64)
-    replicas = np.bincount(type_of, weights=counts, minlength=len(types))
+    replicas = np.bincount(type_of, weights=counts, minlength=len(types)).astype(np.float64)
     fits = _fits(types, classes)
     rates = np.array([item.mean_rate_per_s for item in classes])
     _check_servable(types, classes, fits, rates)
@@ -162,7 +162,9 @@ def fleet_rows(
     if rows == "proved":
         fits = fits & _provable(types, classes, fits)[:, None]
         _check_proved(types, classes, fits, rates)
-    found = [build(types[i], demand[i], coefficients[i], shares[i], mix[i], fits[i], classes) for i in range(len(types))]
+    found = [
+        build(types[i], demand[i], coefficients[i], shares[i], mix[i], fits[i], classes) for i in range(len(types))
+    ]
     height = max(len(part[0]) for part in found)
     seconds = np.zeros((len(types), height, len(classes)))
     occupancy = np.zeros((len(types), height, 3, len(classes)))
@@ -204,7 +206,9 @@ def _check_modelled(fleet: Fleet, classes: Sequence[RequestClass]) -> None:
         if pool.role != "mixed" or pool.coupling != "independent":
             raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no region yet.")
         if not isinstance(scheduler_of(pool.replica.engine), Fcfs):
-            raise NotModelledError(f"pool {pool.name!r}: scheduler {pool.replica.engine.scheduler!r} has no analysis yet.")
+            raise NotModelledError(
+                f"pool {pool.name!r}: scheduler {pool.replica.engine.scheduler!r} has no analysis yet."
+            )
 
 
 def evicts(replica: Replica) -> bool:
@@ -341,7 +345,10 @@ def undominated(seconds: FloatArray) -> IntArray:
 
 
 def _largest(classes: Sequence[RequestClass], fits: BoolArray) -> float:
-    return max((largest_footprint(item, False) for item, ok in zip(classes, fits.tolist(), strict=True) if ok), default=math.inf)
+    return max(
+        (largest_footprint(item, False) for item, ok in zip(classes, fits.tolist(), strict=True) if ok),
+        default=math.inf,
+    )
 
 
 def _provable(types: Sequence[Replica], classes: Sequence[RequestClass], fits: BoolArray) -> BoolArray:
@@ -402,4 +409,3 @@ def by_pool(rows: FleetRows, of_type: AnyArray) -> FloatArray:
     """Rates of each pool from those of its type: replicas of a type share evenly. Shape (n_pools, ...)."""
     share = rows.pool_share.reshape((-1,) + (1,) * (of_type.ndim - 1))
     return np.asarray(of_type[rows.type_of] * share)
-

@@ -7,10 +7,11 @@ known edge until none is farther (every answer is a new vertex or shows that an 
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import sparse
+from collections.abc import Callable
 
-from .._types import FloatArray
+import numpy as np
+
+from .._types import BoolArray, FloatArray
 from ..errors import InputError
 from .linear import InfeasibleError, LinearProgram, solve_linear
 from .rows import FleetRows
@@ -55,27 +56,30 @@ def polygon(system: FleetRows, first: int, second: int, fixed: FloatArray) -> Fl
     return np.array(kept)
 
 
-def _between(farthest: object, low: FloatArray, high: FloatArray, size: FloatArray) -> list[FloatArray]:
+def _between(
+    farthest: Callable[[FloatArray], FloatArray], low: FloatArray, high: FloatArray, size: FloatArray
+) -> list[FloatArray]:
     """Vertices strictly between two boundary points, from `low` to `high`."""
-    stack, found = [(low, high)], []
-    ordered: list[FloatArray] = []
+    stack = [(low, high)]
+    found: list[FloatArray] = []
     while stack:
         low, high = stack.pop()
         edge = (high - low) / size
         normal = np.array([edge[1], -edge[0]]) / size
         if np.abs(edge).max() <= SAME or len(found) > MOST_VERTICES:
             continue
-        point = farthest(normal)  # type: ignore[operator]
+        point = farthest(normal)
         if normal @ (point - low) <= SAME:
             continue
         found.append(point)
         stack += [(point, high), (low, point)]
     # Counter-clockwise around the origin.
-    ordered = sorted(found, key=lambda point: np.arctan2(point[1] / size[1], point[0] / size[0]))
-    return ordered
+    return sorted(found, key=lambda point: float(np.arctan2(point[1] / size[1], point[0] / size[0])))
 
 
-def _farthest(system: FleetRows, direction: FloatArray, held: np.ndarray, fixed: FloatArray) -> FloatArray:
+def _farthest(system: FleetRows, direction: FloatArray, held: BoolArray, fixed: FloatArray) -> FloatArray:
+    from scipy import sparse
+
     n, height, classes = system.seconds.shape
     type_, class_ = np.nonzero(system.fits)
     columns = np.arange(len(type_))

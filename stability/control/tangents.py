@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._types import BoolArray, FloatArray
+from .._types import ArrayLike, BoolArray, FloatArray
 from ..errors import NotModelledError
 from ..model.iteration import IterationLaw, Table, TwoPhase
 from ..theory.conditions import BOUND_ROWS
 from ..theory.envelope import _axes, _clip
 from ..theory.moments import Demand
+from .linear import linprog
 
 
 def tangent_rows(
@@ -38,7 +39,10 @@ def tangent_rows(
     points = [(mix / mix.sum()) @ demand, *demand[fits]]
     if isinstance(law, TwoPhase):
         duals = [_two_phase(law, point, limits) for point in points]
-        fixed = law.mixed.coefficients[1] * demand[:, Demand.PREFILL] + law.mixed.coefficients[4] * demand[:, Demand.CONTEXT]
+        fixed = (
+            law.mixed.coefficients[1] * demand[:, Demand.PREFILL]
+            + law.mixed.coefficients[4] * demand[:, Demand.CONTEXT]
+        )
     elif isinstance(law, Table):
         duals = [_table(law, point, limits) for point in points]
         fixed = law.per_prefill_context_s * demand[:, Demand.CONTEXT]
@@ -53,8 +57,6 @@ def tangent_rows(
 
 def _two_phase(law: TwoPhase, demand: FloatArray, limits: FloatArray) -> FloatArray:
     """Duals of (prompt tokens, decodes, reads, shares of memory, slots, budget): u decode-only and v mixed iterations, and where decodes and reads go."""
-    from scipy.optimize import linprog
-
     memory, slots, budget = (float(limit) for limit in limits)
     only, mixed = law.decode.coefficients, law.mixed.coefficients
     cost = [only[0], mixed[0], only[2], mixed[2], only[3], mixed[3]]
@@ -70,24 +72,26 @@ def _two_phase(law: TwoPhase, demand: FloatArray, limits: FloatArray) -> FloatAr
         [memory, 0, 0, 0, -1, 0],
         [0, memory, 0, 0, 0, -1],
     ]
-    return _duals(linprog, cost, np.array(supply, dtype=np.float64), demand, limits)
+    return _duals(cost, np.array(supply, dtype=np.float64), demand, limits)
 
 
 def _table(law: Table, demand: FloatArray, limits: FloatArray) -> FloatArray:
-    from scipy.optimize import linprog
-
     axes = [_clip(axis, limit) for axis, limit in zip(_axes(law), (limits[2], limits[1], limits[0]), strict=True)]
     p, d, k = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
     ones = np.ones_like(p)
-    return _duals(linprog, law.time_s(p, d, k), np.vstack([p, d, k, ones, ones, ones]), demand, limits)
+    return _duals(law.time_s(p, d, k), np.vstack([p, d, k, ones, ones, ones]), demand, limits)
 
 
-def _duals(linprog: object, cost: object, supply: FloatArray, demand: FloatArray, limits: FloatArray) -> FloatArray:
+def _duals(cost: ArrayLike, supply: FloatArray, demand: FloatArray, limits: FloatArray) -> FloatArray:
     wanted = np.concatenate(
-        [demand[[Demand.PREFILL, Demand.DECODE, Demand.READ]], demand[list(BOUND_ROWS)] / limits, np.zeros(len(supply) - 6)]
+        [
+            demand[[Demand.PREFILL, Demand.DECODE, Demand.READ]],
+            demand[list(BOUND_ROWS)] / limits,
+            np.zeros(len(supply) - 6),
+        ]
     )
     scale = 1 / np.abs(supply).max(axis=1)
-    found = linprog(cost, A_ub=-supply * scale[:, None], b_ub=-wanted * scale, bounds=(0, None), method="highs")  # type: ignore[operator]
+    found = linprog(cost, A_ub=-supply * scale[:, None], b_ub=-wanted * scale, bounds=(0, None))
     if found.x is None:  # beyond what any mix of iterations supplies: no rate is possible, and no tangent exists
         raise NotModelledError("demands exceed what the step-time table covers. Extend its grid.")
-    return np.maximum(-found.ineqlin.marginals * scale, 0.0)[:6]
+    return np.asarray(np.maximum(-found.ineqlin.marginals * scale, 0.0)[:6], dtype=np.float64)

@@ -17,16 +17,17 @@ class of its own beats the even split, a saddle point. Equal pools are kept apar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .._types import FloatArray
+from .._types import FloatArray, IntArray
 from ..errors import InputError, StabilityError
 from ..model.lengths import AtomPart, Length, ProductPart
 from ..model.workload import RequestClass, Workload
 from ..theory.conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS
 from ..theory.moments import demands
-from .linear import LinearProgram, solve_linear
+from .linear import LinearProgram, cvxpy_module, solve_linear
 from .program import RoutingVariables, routing_variables
 from .rows import FleetRows, evicts
 
@@ -104,7 +105,7 @@ class _Model:
 
     def sums(self, weights: FloatArray, z: FloatArray) -> FloatArray:
         """Sum of weights * z over the classes of each type. Shape (n,)."""
-        return np.bincount(self.type_, weights=weights * z, minlength=len(self.n))
+        return np.bincount(self.type_, weights=weights * z, minlength=len(self.n)).astype(np.float64)
 
     def waiting(self, z: FloatArray) -> float:
         """Requests waiting over all pools; infinite at load 1."""
@@ -125,8 +126,7 @@ class _Model:
 
 def _relaxed(model: _Model, variables: RoutingVariables) -> tuple[FloatArray, float]:
     """Minimiser of the convex bound, and a value that no split is below (its value less its duality gap)."""
-    import cvxpy
-
+    cvxpy = cvxpy_module()
     z = cvxpy.Variable(variables.count, nonneg=True)
     n = len(model.n)
     pick = np.zeros((n, variables.count))
@@ -169,22 +169,25 @@ def _vertices(variables: RoutingVariables, count: int) -> list[FloatArray]:
 
 
 def _descend(model: _Model, variables: RoutingVariables, start: FloatArray) -> FloatArray | None:
-    from scipy.optimize import LinearConstraint, minimize
+    from scipy import optimize
 
+    search: Any = optimize.minimize
     load, once = variables.load.toarray(), variables.once.toarray()
     middle = np.asarray(start)
     if not np.isfinite(model.waiting(middle)):
-        middle = 0.98 * middle + 0.02 * np.ones(variables.count) / (variables.once.T @ (variables.once @ np.ones(variables.count)))
+        middle = 0.98 * middle + 0.02 * np.ones(variables.count) / (
+            variables.once.T @ (variables.once @ np.ones(variables.count))
+        )
     if not np.isfinite(model.waiting(middle)):
         return None
     scale = model.waiting(middle)
-    found = minimize(
+    found = search(
         lambda z: min(model.waiting(z) / scale, 1e6),
         middle,
         jac=lambda z: model.gradient(z) / scale,
         method="SLSQP",
         bounds=[(0.0, 1.0)] * variables.count,
-        constraints=[LinearConstraint(once, 1.0, 1.0), LinearConstraint(load, -np.inf, 1.0)],
+        constraints=[optimize.LinearConstraint(once, 1.0, 1.0), optimize.LinearConstraint(load, -np.inf, 1.0)],
         options={"maxiter": 300, "ftol": 1e-12},
     )
     point = np.maximum(found.x, 0.0)
@@ -194,7 +197,7 @@ def _descend(model: _Model, variables: RoutingVariables, start: FloatArray) -> F
     return point
 
 
-def second_moments(system: FleetRows, workload: Workload, rows: np.ndarray, service: FloatArray) -> FloatArray:
+def second_moments(system: FleetRows, workload: Workload, rows: IntArray, service: FloatArray) -> FloatArray:
     """E[S^2] of each class at each type, s^2: replica-seconds in the row that binds, scaled to mean T. Shape (n, K)."""
     second = np.zeros_like(service)
     for k, item in enumerate(workload.classes):
@@ -236,14 +239,13 @@ def _grouped(item: RequestClass, budget: int, block_size: int) -> tuple[FloatArr
     return np.concatenate(tables, axis=1), np.concatenate(weights)
 
 
-def _groups(marginal: Length) -> tuple[np.ndarray, FloatArray]:
+def _groups(marginal: Length) -> tuple[IntArray, FloatArray]:
     """Rounded means of groups of neighbouring lengths, and their probabilities."""
     values, weights = marginal.values, marginal.probabilities
     if len(values) <= GROUPS:
         return values, weights
     group = np.minimum((np.cumsum(weights) - weights / 2) * GROUPS, GROUPS - 1).astype(np.int64)
-    # The longest lengths, of which a group of equal probability would hold too wide a range, by rank from the end.
     mass = np.bincount(group, weights=weights)
     mean = np.bincount(group, weights=weights * values) / np.maximum(mass, 1e-300)
     kept = mass > 0
-    return np.maximum(np.rint(mean[kept]), 1).astype(np.int64), mass[kept]
+    return np.maximum(np.rint(mean[kept]), 1).astype(np.int64), mass[kept].astype(np.float64)
