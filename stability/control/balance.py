@@ -27,6 +27,7 @@ import numpy as np
 
 from .._types import BoolArray, FloatArray
 from .interior import interior_point
+from .linear import TOLERANCE, LinearProgram, solve_linear
 
 SMALL = 2_000
 """Variables up to which HiGHS is used."""
@@ -83,8 +84,23 @@ def least_load(
     allowed = fits & (rates_per_s > 0)
     loads = np.where(allowed[:, None, :], seconds, 0.0) * (rates_per_s / replicas[:, None])[:, None, :]
     chosen = solver or ("HIGHS" if allowed.size <= SMALL else "interior point")
-    find = _highs if chosen == "HIGHS" else interior_point
-    shares, weights = find(loads, allowed)
+    shares, weights = (_highs if chosen == "HIGHS" else interior_point)(loads, allowed)
+    found = _proved(seconds, replicas, rates_per_s, fits, shares, weights, chosen)
+    if solver is None and found.gap > TOLERANCE and chosen != "HIGHS":  # stuck short of the optimum: the slow way
+        found = _proved(seconds, replicas, rates_per_s, fits, *_highs(loads, allowed), "HIGHS")
+    return found
+
+
+def _proved(
+    seconds: FloatArray,
+    replicas: FloatArray,
+    rates_per_s: FloatArray,
+    fits: BoolArray,
+    shares: FloatArray,
+    weights: FloatArray,
+    solver: str,
+) -> Balance:
+    """What a solver returned, brought to satisfy its constraints, with the bounds that it then proves."""
     shares = repaired(shares, fits)
     prices = np.maximum(weights, 0.0) / replicas[:, None]
     prices /= float(replicas @ prices.sum(axis=1))
@@ -95,7 +111,7 @@ def least_load(
         class_prices=least_costs(seconds, fits, prices),
         lower=lower,
         upper=upper,
-        solver=chosen,
+        solver=solver,
     )
 
 
@@ -169,8 +185,6 @@ def exact_factor_bounds(
 def _highs(loads: FloatArray, allowed: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Shares and row weights (summing to 1) by HiGHS."""
     from scipy import sparse
-
-    from .linear import LinearProgram, solve_linear
 
     n, rows, classes = loads.shape
     used = allowed.any(axis=0)
