@@ -32,6 +32,9 @@ INSIDE, OUTSIDE = 0.97, 1.03
 
 SEED = 2026
 
+QUICK = "2+1+2 gate"
+"""Fleet of the quick run: decided soonest."""
+
 FIRST, MOST = 64_000, 65_536_000
 """Requests of a first run, and those beyond which a run is not doubled."""
 
@@ -132,14 +135,14 @@ def blind_splits(fleet: st.Fleet) -> dict[str, str | WeightedSplit]:
     return {"round robin": "round_robin", "random": "random", "by GPUs": by_gpus}
 
 
-WATCHING = ("join_shortest_queue", "join_shortest_kv")
+WATCHING = ("join_shortest_queue", "join_shortest_kv", "power_of_two")
 
 
 @claim("routing")
 def tasks(size: str) -> Iterator[Task]:
     """Each fleet with each router at each load; then admission."""
-    for index, item in enumerate(fleets()):
-        if size == "quick" and index:
+    for item in fleets():
+        if size == "quick" and item.name != QUICK:
             continue
         fleet = item.build()
         routers = ["optimal split", *blind_splits(fleet)]

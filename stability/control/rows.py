@@ -170,6 +170,7 @@ def fleet_rows(
     occupancy = np.zeros((len(types), height, 3, len(classes)))
     for i, (own, parts, _) in enumerate(found):
         seconds[i, : len(own)], occupancy[i, : len(own)] = own * fits[i], parts * fits[i]
+    _check_bounded(types, classes, seconds, fits)
     decodes = np.maximum(demand[:, :, Demand.DECODE], 1e-300)
     own_kv = np.where(demand[:, :, Demand.DECODE] > 0, demand[:, :, Demand.READ] / decodes, 0.0)
     return FleetRows(
@@ -245,6 +246,16 @@ def _check_servable(
                     else "Truncate the lengths with limit=..."
                 )
             )
+
+
+def _check_bounded(
+    types: Sequence[Replica], classes: Sequence[RequestClass], seconds: FloatArray, fits: BoolArray
+) -> None:
+    for i, k in zip(*np.nonzero(fits & ~(seconds.max(axis=1) > 0)), strict=True):
+        raise InputError(
+            f"a request of class {classes[k].name!r} takes no time under {types[i].iteration!r}, must take some: its rate would have no "
+            "bound. Give the law a base_s > 0."
+        )
 
 
 def _class_demands(types: Sequence[Replica], classes: Sequence[RequestClass]) -> FloatArray:

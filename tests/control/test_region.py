@@ -232,6 +232,14 @@ def test_what_has_no_region() -> None:
         bool(REGION.contains([1.0, 1.0, 1.0]))
 
 
+def test_a_class_that_costs_nothing_has_no_bound() -> None:
+    law = st.IterationTime(base_s=0.0, per_decode_token_s=1e-3)
+    replica = st.Replica(iteration=law, kv_capacity_tokens=10_000, engine=st.Engine(admission="reserve"))
+    free = st.Workload([st.RequestClass("free", 1.0, constant(10, 1)), st.RequestClass("paid", 1.0, constant(10, 5))])
+    with pytest.raises(InputError, match="class 'free' takes no time under .*its rate would have no bound"):
+        st.capacity_region(st.Fleet.of(replica), free)
+
+
 def test_the_result_prints_and_serialises() -> None:
     text = REGION.summary()
     for word in ("largest factor", "kv_memory", "one GB of KV", "document", "to b"):
