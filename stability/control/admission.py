@@ -31,7 +31,7 @@ from ..errors import InputError, check_number
 from ..model.fleet import Fleet
 from ..model.workload import Workload
 from ..policies.routers import WeightedSplit
-from .linear import Certificate, LinearProgram, LinearSolution, solve_linear
+from .linear import Certificate, LinearProgram, LinearSolution, gap_text, solve_linear
 from .program import RoutingVariables, routing_variables
 from .region import REFINED, settled
 from .rows import FleetRows, by_pool, fleet_rows
@@ -83,7 +83,7 @@ class AdmissionPlan(Tabular):
     offered_value_per_s : float
         If everything could be served.
     fcfs_value_per_s : float
-        First come, first served on the best split of the arrivals as they are.
+        First come, first served on the best split of the arrivals as they are, with the same headroom.
     overload : float
         Greatest load if everything were admitted.
     classes : tuple of ClassAdmission
@@ -173,7 +173,7 @@ class AdmissionPlan(Tabular):
             ("value earned, fluid optimum", f"{self.value_per_s:.5g} per s ({percent(share)})"),
             ("  first come, first served", f"{self.fcfs_value_per_s:.5g} per s"),
             ("threshold", f"{self.threshold_s:.4g} s of accepted work"),
-            ("proved to", f"{self.certificate.worst:.0e} relative ({self.solver})"),
+            ("residuals of the program", f"{gap_text(self.certificate.worst)} ({self.solver})"),
         ]
 
     _HEADER = ("class", "offered", "admitted", "value", "bid price", "admit")
@@ -360,7 +360,7 @@ def _plan(
     return AdmissionPlan(
         value_per_s=-found.value,
         offered_value_per_s=offered,
-        fcfs_value_per_s=min(1.0, factor) * offered,
+        fcfs_value_per_s=min(1.0, share * factor) * offered,
         overload=1 / factor,
         classes=tuple(classes),
         pools=system.pools,

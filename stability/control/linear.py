@@ -23,6 +23,11 @@ TOLERANCE = 1e-7
 """Largest residual or gap of an answer that is handed on."""
 
 
+def gap_text(gap: float) -> str:
+    """A relative gap for people; what is below 1e-9 is rounding."""
+    return "< 1e-9" if gap < 1e-9 else f"{gap:.1e}"
+
+
 class InfeasibleError(StabilityError):
     """No point satisfies the constraints; callers say which and what to change."""
 

@@ -29,6 +29,7 @@ from ..model.fleet import Fleet
 from ..model.workload import Workload
 from ..policies.routers import WeightedSplit
 from .balance import Balance, least_load
+from .linear import gap_text
 from .membership import Membership, membership, split_policy
 from .prices import PoolPrices, pool_prices
 from .rows import FleetRows, by_pool, fleet_rows
@@ -161,7 +162,7 @@ class CapacityRegion(Tabular):
             ("largest factor on the rates", f"{self.factor:.4f}"),
             ("rate now", rate(float(self.rates_per_s.sum()))),
             ("rate at the boundary, this mix", rate(self.rate_per_s)),
-            ("proved to", f"{max(self.gap, 0.0):.0e} relative ({self.solver})"),
+            ("gap to what the prices prove", f"{gap_text(self.gap)} ({self.solver})"),
         ]
         for name, worth in self.gpu_prices.items():
             found.append((f"one more {name or 'GPU'}", f"+{worth:.4g} req/s"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._result import Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from .._types import FloatArray
 from ..policies.routers import WeightedSplit
-from .linear import Certificate
+from .linear import Certificate, gap_text
 from .membership import split_policy
 from .rows import FleetRows
 
@@ -125,7 +125,7 @@ class OptimalSplit(Tabular):
         found = [
             ("objective", self.objective),
             (what, unit(self.value)),
-            ("no split below", f"{unit(self.lower_bound)} (gap {max(self.gap, 0.0):.1e}, {self.solver})"),
+            ("no split below", f"{unit(self.lower_bound)} (gap {gap_text(self.gap)}, {self.solver})"),
             ("feasible", "yes" if self.feasible else "no"),
         ]
         return found + ([("because", self.reason)] if self.reason else [])

@@ -73,7 +73,9 @@ def test_route(cli, plan: Path, objective: str) -> None:
 
 
 def test_route_for_uncertain_rates(cli, plan: Path) -> None:
-    loads = [cli("route", plan, *more, "--json").json["load"] for more in ((), ("--spread", "0.2"), ("--spread", "20%"))]
+    loads = [
+        cli("route", plan, *more, "--json").json["load"] for more in ((), ("--spread", "0.2"), ("--spread", "20%"))
+    ]
     assert loads[0] < loads[1] == loads[2]
     assert "--spread = 'much'" in cli("route", plan, "--spread", "much").error()
     assert "must be with 'slack'" in cli("route", plan, "--spread", "0.1", "--objective", "cost").error()

@@ -38,12 +38,14 @@ def mixed_fleet(admission: str = "reserve", *, watermark: float = 0.0) -> st.Fle
     engine = st.Engine(
         max_num_seqs=96, max_num_batched_tokens=2048, admission=admission, block_size=16, watermark=watermark
     )
-    figures = {"a": (0.014, 5e-5, 8e-8, 160_000, 2), "b": (0.009, 1.5e-5, 4e-8, 160_000, 1), "c": (0.025, 4e-5, 2e-7, 70_000, 3)}
+    figures = {
+        "a": (0.014, 5e-5, 8e-8, 160_000, 2),
+        "b": (0.009, 1.5e-5, 4e-8, 160_000, 1),
+        "c": (0.025, 4e-5, 2e-7, 70_000, 3),
+    }
     pools = []
     for name, (base, token, kv, memory, count) in figures.items():
-        law = st.IterationTime(
-            base_s=base, per_prefill_token_s=token, per_decode_token_s=token / 2, per_kv_token_s=kv
-        )
+        law = st.IterationTime(base_s=base, per_prefill_token_s=token, per_decode_token_s=token / 2, per_kv_token_s=kv)
         pools.append(
             st.Pool(
                 name,

@@ -71,6 +71,7 @@ def test_more_value_and_more_capacity_earn_more() -> None:
     fleet, workload = mixed_fleet(), mixed_workload(6.0)
     plan = st.admission_control(fleet, workload, rows="bound")
     assert plan.fcfs_value_per_s < plan.value_per_s < plan.offered_value_per_s
+    assert plan.fcfs_value_per_s == pytest.approx(0.99 / plan.overload * plan.offered_value_per_s)
     more = st.Fleet([replace(pool, replicas=pool.replicas + 1) for pool in fleet.pools])
     assert st.admission_control(more, workload, rows="bound").value_per_s > plan.value_per_s
     dearer = st.Workload([replace(item, value=2 * item.value) for item in workload.classes])

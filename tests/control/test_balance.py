@@ -181,7 +181,11 @@ def test_certificate_notices_a_wrong_answer() -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_no_point_at_all(solver: str) -> None:
     program = LinearProgram(
-        cost=np.ones(1), below=np.array([[1.0]]), limits=np.array([1.0]), equal=np.array([[1.0]]), values=np.array([2.0])
+        cost=np.ones(1),
+        below=np.array([[1.0]]),
+        limits=np.array([1.0]),
+        equal=np.array([[1.0]]),
+        values=np.array([2.0]),
     )
     with pytest.raises(InfeasibleError):
         solve_linear(program, solver=solver)

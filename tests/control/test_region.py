@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -25,7 +26,11 @@ def test_rows_at_the_mix_are_the_analysis(admission: str) -> None:
     fleet, workload = mixed_fleet(admission, watermark=0.02 * (admission == "prompt_gate")), mixed_workload()
     report = st.analyze(fleet, workload)
     mix = workload.rates_per_s / workload.rate_per_s
-    for kind, field in (("policy", "capacity_per_s"), ("bound", "upper_bound_per_s"), ("proved", "proved_capacity_per_s")):
+    for kind, field in (
+        ("policy", "capacity_per_s"),
+        ("bound", "upper_bound_per_s"),
+        ("proved", "proved_capacity_per_s"),
+    ):
         if kind == "proved" and admission != "reserve":
             continue
         rows = fleet_rows(fleet, workload, rows=kind)
@@ -166,7 +171,7 @@ def test_slices_are_where_membership_turns() -> None:
         edges = np.roll(corners, -1, axis=0) - corners
         turns = edges[:, 0] * np.roll(edges, -1, axis=0)[:, 1] - edges[:, 1] * np.roll(edges, -1, axis=0)[:, 0]
         assert (turns > -1e-6).all()  # convex, counter-clockwise
-        for a, b in zip(corners[1:-1], corners[2:], strict=True):
+        for a, b in itertools.pairwise(corners[1:]):
             for point in (a, (a + b) / 2):
                 rates = 0.5 * REGION.rates_per_s
                 rates[[f, s]] = point
@@ -199,19 +204,24 @@ def test_more_is_never_worse(change: str) -> None:
 
 
 def test_bound_policy_proved_are_in_order() -> None:
-    factors = [st.capacity_region(mixed_fleet(), mixed_workload(), rows=kind).factor for kind in ("bound", "policy", "proved")]
+    factors = [
+        st.capacity_region(mixed_fleet(), mixed_workload(), rows=kind).factor for kind in ("bound", "policy", "proved")
+    ]
     assert factors == sorted(factors, reverse=True)
 
 
 def test_classes_go_where_they_fit() -> None:
     small, large = slots_replica(memory=120), slots_replica(memory=100_000)
     fleet = st.Fleet([st.Pool("small", small, 3), st.Pool("large", large)])
-    region = st.capacity_region(fleet, st.Workload([
-        st.RequestClass("tiny", 1.0, constant(20, 50)), st.RequestClass("long", 1.0, constant(100, 200))
-    ]))
+    region = st.capacity_region(
+        fleet,
+        st.Workload([st.RequestClass("tiny", 1.0, constant(20, 50)), st.RequestClass("long", 1.0, constant(100, 200))]),
+    )
     assert region.shares[0, 1] == 0
     assert region.shares[1, 1] == 1
-    with pytest.raises(UnservableError, match=r"class 'short' has requests that take up to 150 KV tokens.*by 30 tokens"):
+    with pytest.raises(
+        UnservableError, match=r"class 'short' has requests that take up to 150 KV tokens.*by 30 tokens"
+    ):
         st.capacity_region(st.Fleet.of(small), two_classes(1.0, 1.0))
 
 
@@ -236,7 +246,7 @@ def test_a_class_that_costs_nothing_has_no_bound() -> None:
     law = st.IterationTime(base_s=0.0, per_decode_token_s=1e-3)
     replica = st.Replica(iteration=law, kv_capacity_tokens=10_000, engine=st.Engine(admission="reserve"))
     free = st.Workload([st.RequestClass("free", 1.0, constant(10, 1)), st.RequestClass("paid", 1.0, constant(10, 5))])
-    with pytest.raises(InputError, match="class 'free' takes no time under .*its rate would have no bound"):
+    with pytest.raises(InputError, match=r"class 'free' takes no time under .*its rate would have no bound"):
         st.capacity_region(st.Fleet.of(replica), free)
 
 
@@ -255,5 +265,7 @@ def test_the_result_prints_and_serialises() -> None:
     assert axes.get_xlabel() == "chat, requests/s"
     single = st.capacity_region(mixed_fleet(), st.Workload([st.RequestClass("chat", 8.0, CHAT)]))
     assert "load at the boundary" in single.plot().get_xlabel()
-    two = st.capacity_region(mixed_fleet(), st.Workload([st.RequestClass("chat", 8.0, CHAT), st.RequestClass("document", 1.0, DOCUMENT)]))
+    two = st.capacity_region(
+        mixed_fleet(), st.Workload([st.RequestClass("chat", 8.0, CHAT), st.RequestClass("document", 1.0, DOCUMENT)])
+    )
     assert two.plot(axes) is axes

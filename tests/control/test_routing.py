@@ -67,7 +67,14 @@ def test_congestion_is_least_and_bounded() -> None:
 def test_itl_uses_the_slow_pool_only_when_that_helps() -> None:
     engine = st.Engine(max_num_seqs=100_000, max_num_batched_tokens=100_000, admission="reserve", block_size=1)
     pools = [
-        st.Pool(name, st.Replica(iteration=st.IterationTime(base_s=base, per_prefill_token_s=1e-4), kv_capacity_tokens=10**9, engine=engine))
+        st.Pool(
+            name,
+            st.Replica(
+                iteration=st.IterationTime(base_s=base, per_prefill_token_s=1e-4),
+                kv_capacity_tokens=10**9,
+                engine=engine,
+            ),
+        )
         for name, base in (("fast", 0.01), ("slow", 0.02))
     ]
     fleet = st.Fleet(pools)
@@ -98,10 +105,13 @@ def test_cost_is_least() -> None:
         ]
     )
     # A short request a second takes 1/16 of a fast replica (3/16 an hour), 1/8 of a slow one (1/8): the slow pool first.
-    split = st.optimal_split(fleet, two_classes(20.0, 0.0), objective="cost", rows="bound")
+    whole = st.Targets(headroom=0.0)
+    split = st.optimal_split(fleet, two_classes(20.0, 0.0), whole, objective="cost", rows="bound")
     assert split.shares[:, 0] == pytest.approx([4 / 20, 16 / 20], abs=1e-7)
     assert split.value == pytest.approx(2 * 1.0 + 4 * 3 / 16, rel=1e-7)
     assert [pool.replicas_used for pool in split.pools] == pytest.approx([0.25, 2.0], abs=1e-7)
+    spared = st.optimal_split(fleet, two_classes(20.0, 0.0), objective="cost", rows="bound")  # 10 % of each kept free
+    assert spared.value == pytest.approx(2 * 1.0 + (20 - 0.9 * 16) / (0.9 * 16) * 3, rel=1e-7)
     system = fleet_rows(fleet, two_classes(20.0, 1.0), rows="bound")
     values = [least_cost(fleet, system, np.ones(2), solver=solver)[2].value for solver in ("HIGHS", "CLARABEL")]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
@@ -173,15 +183,24 @@ def test_robust_splits_against_their_definitions() -> None:
         ups = [np.array([1 + spread * (k in up) for k in range(3)]) for up in chosen]
         return max(float(loads(system, rates * up, shares).max()) for up in ups)
 
-    for uncertainty, classes in ((st.Box(spread=0.3), 3), (st.Budget(spread=0.3, classes=1), 1), (st.Budget(spread=0.3, classes=2), 2)):
+    for uncertainty, classes in (
+        (st.Box(spread=0.3), 3),
+        (st.Budget(spread=0.3, classes=1), 1),
+        (st.Budget(spread=0.3, classes=2), 2),
+    ):
         shares, found = robust_load(system, caps, uncertainty)
         assert found.certificate.worst <= 1e-7
         assert found.value == pytest.approx(worst(shares, 0.3, classes), rel=1e-7)
-        assert robust_load(system, caps, uncertainty, solver="CLARABEL")[1].value == pytest.approx(found.value, rel=1e-6)
+        assert robust_load(system, caps, uncertainty, solver="CLARABEL")[1].value == pytest.approx(
+            found.value, rel=1e-6
+        )
         nominal = st.optimal_split(fleet, workload)
         types = nominal.shares  # one pool a type
         assert found.value <= worst(types, 0.3, classes) * (1 + 1e-3)
-    box, one, none = (robust_load(system, caps, u)[1].value for u in (st.Box(spread=0.3), st.Budget(spread=0.3, classes=1), st.Budget(spread=0.3, classes=0)))
+    box, one, none = (
+        robust_load(system, caps, u)[1].value
+        for u in (st.Box(spread=0.3), st.Budget(spread=0.3, classes=1), st.Budget(spread=0.3, classes=0))
+    )
     assert none < one < box == pytest.approx(1.3 * none, rel=1e-9)
 
 
