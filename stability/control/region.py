@@ -17,7 +17,7 @@ None of them makes another router, round robin say, stable.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from .._result import Tabular, html_table, json_safe, percent, rate, text_table
 from .._types import ArrayLike, FloatArray, read_only
 from ..errors import InputError, check_choice, check_number
 from ..model.fleet import Fleet
+from ..model.iteration import Table, TwoPhase
 from ..model.workload import Workload
 from ..policies.routers import WeightedSplit
 from .balance import Balance, least_load
@@ -301,10 +302,14 @@ def capacity_region(fleet: Fleet, workload: Workload, *, rows: str = "policy") -
 
 
 def settled(fleet: Fleet, workload: Workload, *, rows: str) -> tuple[FleetRows, Balance]:
-    """Rows around the mix that each type gets at the greatest factor, and the balance there."""
+    """Rows around the mix that each type gets at the greatest factor, and the balance there; necessary rows only get more."""
     system = fleet_rows(fleet, workload, rows=rows)
     found = least_load(system.seconds, system.replicas, system.rates_per_s, system.fits)
-    if rows != "policy" or len(system.types) > REFINED or (system.rates_per_s > 0).sum() < 2:
+    if len(system.types) > REFINED or (system.rates_per_s > 0).sum() < 2:
+        return system, found
+    if rows == "bound":
+        return _tightest(fleet, workload, system, found)
+    if rows != "policy":
         return system, found
     mixes = np.broadcast_to(system.rates_per_s, system.fits.shape)
     for _ in range(MOST_ROUNDS):
@@ -320,6 +325,27 @@ def settled(fleet: Fleet, workload: Workload, *, rows: str) -> tuple[FleetRows, 
         before = found.lower
         found = least_load(system.seconds, system.replicas, system.rates_per_s, system.fits)
         if abs(found.lower / before - 1) < STILL:
+            break
+    return system, found
+
+
+def _tightest(fleet: Fleet, workload: Workload, system: FleetRows, found: Balance) -> tuple[FleetRows, Balance]:
+    """Necessary rows with tangents at other mixes, as long as that lowers the factor: every one of them holds."""
+    if not any(isinstance(replica.iteration, TwoPhase | Table) for replica in system.types):
+        return system, found
+    for _ in range(MOST_ROUNDS):
+        own = found.shares * system.rates_per_s
+        mixes = np.where(own.sum(axis=1, keepdims=True) > 0, own, system.rates_per_s)
+        other = fleet_rows(fleet, workload, rows="bound", mixes=mixes)
+        both = replace(
+            system,
+            seconds=np.concatenate([system.seconds, other.seconds], axis=1),
+            occupancy=np.concatenate([system.occupancy, other.occupancy], axis=1),
+        )
+        before = found.lower
+        system = both
+        found = least_load(system.seconds, system.replicas, system.rates_per_s, system.fits)
+        if found.lower > before * (1 - STILL):
             break
     return system, found
 

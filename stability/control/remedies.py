@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from .._result import seconds
-from .._types import BoolArray, FloatArray
+from .._types import FloatArray
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
@@ -19,7 +21,13 @@ MOST_DOUBLINGS = 20
 
 
 def remedy(
-    fleet: Fleet, workload: Workload, targets: Targets, system: FleetRows, caps: FloatArray, factor: float
+    fleet: Fleet,
+    workload: Workload,
+    targets: Targets,
+    system: FleetRows,
+    caps: FloatArray,
+    factor: float,
+    reach: Callable[[FleetRows], float],
 ) -> str:
     """The sentence.
 
@@ -32,6 +40,8 @@ def remedy(
         Largest loads that the targets allow; 0 where no load meets them.
     factor : float
         Largest factor on the rates under the caps.
+    reach : callable
+        The same for other rows.
     """
     stated = [
         f"{name[:-2].upper().replace('_', ' ')} {seconds(value)}"
@@ -62,15 +72,15 @@ def remedy(
     under = f" within {' and '.join(stated)}" if stated else ""
     return (
         f"the fleet serves at most {factor:.4f} of these rates{under}, {scarce} of pool {system.names_of(i)!r} binds first of all; "
-        f"least change: rates times {math.floor(factor * 1e4) / 1e4:.4f}{_more(system, caps, fits)}."
+        f"least change: rates times {math.floor(factor * 1e4) / 1e4:.4f}{_more(system, caps, reach)}."
     )
 
 
-def _more(system: FleetRows, caps: FloatArray, fits: BoolArray) -> str:
+def _more(system: FleetRows, caps: FloatArray, reach: Callable[[FleetRows], float]) -> str:
     """Fewest replicas of one type that would do, by GPUs."""
     best: tuple[int, int, int] | None = None
     for i in np.flatnonzero(caps > 0).tolist():
-        count = _replicas(system, caps, fits, i)
+        count = _replicas(system, reach, i)
         if count is not None:
             gpus = count * system.types[i].gpus
             if best is None or gpus < best[0]:
@@ -82,14 +92,13 @@ def _more(system: FleetRows, caps: FloatArray, fits: BoolArray) -> str:
     return f", or {count} more replica{'s' * (count > 1)} in pool {system.names_of(i)!r}{kind}"
 
 
-def _replicas(system: FleetRows, caps: FloatArray, fits: BoolArray, i: int) -> int | None:
+def _replicas(system: FleetRows, reach: Callable[[FleetRows], float], i: int) -> int | None:
     """Replicas to add to type i for a factor above 1; None if no number does."""
 
     def enough(count: int) -> bool:
         replicas = system.replicas.copy()
         replicas[i] += count
-        capped = replicas * np.where(caps > 0, caps, 1.0)
-        return least_load(system.seconds, capped, system.rates_per_s, fits).lower > 1
+        return reach(replace(system, replicas=replicas)) > 1
 
     high = 1
     while not enough(high):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -118,7 +119,8 @@ def optimal_split(
     pools = _judge(fleet, steady, found, wanted)
     feasible, reason = found.load < 1, ""
     if not feasible:
-        reason = remedy(fleet, steady, wanted, found.system, found.caps, found.factor)
+        reach = partial(_factor, caps=found.caps, uncertainty=uncertainty)
+        reason = remedy(fleet, steady, wanted, found.system, found.caps, found.factor, reach)
     else:
         missed = [text for pool in pools for text in _missed(pool, wanted)]
         feasible, reason = not missed, "; ".join(missed)
@@ -297,6 +299,15 @@ def _solve(
         certificate=linear.certificate,
         solver=linear.solver,
     )
+
+
+def _factor(system: FleetRows, *, caps: FloatArray, uncertainty: Uncertainty | None) -> float:
+    """Largest factor on the rates under the caps."""
+    usable = caps > 0
+    if uncertainty is not None:
+        return 1 / robust_load(system, caps, uncertainty)[1].value
+    capped = system.replicas * np.where(usable, caps, 1.0)
+    return least_load(system.seconds, capped, system.rates_per_s, system.fits & usable[:, None]).lower
 
 
 def _with_load(found: _Found, shares: FloatArray, capped: FloatArray) -> _Found:

@@ -34,7 +34,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
 from ..theory import envelope, footprint
-from ..theory.analyze import RARE
+from ..theory.analyze import RARE, check_rate
 from ..theory.conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource, capacities, work_s
 from ..theory.moments import N_DEMANDS, Demand, moments, tail_probability
 from ..theory.solve import largest_footprint, solve
@@ -139,6 +139,7 @@ def fleet_rows(
         For prefill and decode pools, barriers, prefix hits, schedulers without an analysis.
     """
     check_pair(fleet, workload)
+    check_rate(workload)
     check_choice("rows", rows, KINDS)
     classes = list(workload.classes)
     _check_modelled(fleet, classes)

@@ -34,6 +34,9 @@ from .rows import FleetRows, evicts
 GROUPS = 128
 """Lengths of a marginal are joined into this many groups of about equal probability."""
 
+MOST_PAIRS = 1 << 16
+"""Observed requests that are visited."""
+
 MOST_VARIABLES = 200
 
 STARTS = 12
@@ -232,8 +235,11 @@ def _grouped(item: RequestClass, budget: int, block_size: int) -> tuple[FloatArr
         else:
             assert isinstance(part, AtomPart)
             count = len(part.prompt_tokens)
-            pairs = part.prompt_tokens, part.output_tokens
-            probability = np.full(count, 1 / count) if part.probabilities is None else part.probabilities
+            chosen = np.arange(count)
+            if part.probabilities is None and count > MOST_PAIRS:  # evenly over a long trace
+                chosen = np.linspace(0, count - 1, MOST_PAIRS).astype(np.int64)
+            pairs = part.prompt_tokens[chosen], part.output_tokens[chosen]
+            probability = np.full(len(chosen), 1 / len(chosen)) if part.probabilities is None else part.probabilities
         tables.append(demands(*pairs, budget, block_size, item.max_output_tokens))
         weights.append(part.weight * probability)
     return np.concatenate(tables, axis=1), np.concatenate(weights)

@@ -242,6 +242,46 @@ def test_what_has_no_region() -> None:
         bool(REGION.contains([1.0, 1.0, 1.0]))
 
 
+def test_order_of_classes_and_pools_does_not_matter() -> None:
+    fleet, workload = mixed_fleet(), mixed_workload()
+    turned = st.capacity_region(st.Fleet(fleet.pools[::-1]), st.Workload(workload.classes[::-1]))
+    assert turned.factor == pytest.approx(REGION.factor, rel=1e-6)
+    assert turned.shares[::-1, ::-1] == pytest.approx(REGION.shares, abs=1e-3)
+
+
+@given(some.floats(0.2, 5.0))
+@settings(max_examples=10)
+def test_a_slower_clock_serves_less(pace: float) -> None:
+    for kind in ("bound", "proved"):
+        fleet = mixed_fleet()
+        slower = st.Fleet(
+            [replace(p, replica=replace(p.replica, iteration=p.replica.iteration.scaled(pace))) for p in fleet.pools]
+        )
+        found, base = (st.capacity_region(x, mixed_workload(), rows=kind).factor for x in (slower, fleet))
+        assert found * pace == pytest.approx(base, rel=1e-6)
+
+
+def test_necessary_rows_of_two_phase_laws_are_tangents_where_the_split_is() -> None:
+    """At the boundary each type's rows give the bound of `analyze` at its own mix, which no affine row would."""
+    engine = st.Engine(max_num_batched_tokens=4096, admission="reserve")
+    fleet = st.Fleet(
+        [st.Pool(gpu, catalog.replica(gpu, "Llama-3.1-8B", engine=engine)) for gpu in ("H100-SXM", "L40S")]
+    )
+    region = st.capacity_region(fleet, mixed_workload(), rows="bound")
+    rates = region.factor * region.shares * region.rates_per_s
+    for pool, row in zip(fleet.pools, rates, strict=True):
+        own = st.Workload(
+            [item.with_rate(float(x)) for item, x in zip(mixed_workload().classes, row, strict=True) if x > 1e-6]
+        )
+        report = st.analyze(st.Fleet([pool]), own)
+        assert own.rate_per_s <= report.upper_bound_per_s * (1 + 1e-3)
+
+
+def test_requests_that_all_come_at_once_have_no_region() -> None:
+    with pytest.raises(InputError, match="must come at a rate"):
+        st.capacity_region(mixed_fleet(), st.Workload.from_requests([0.0, 0.0], [10, 10], [5, 5]))
+
+
 def test_a_class_that_costs_nothing_has_no_bound() -> None:
     law = st.IterationTime(base_s=0.0, per_decode_token_s=1e-3)
     replica = st.Replica(iteration=law, kv_capacity_tokens=10_000, engine=st.Engine(admission="reserve"))

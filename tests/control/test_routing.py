@@ -244,7 +244,8 @@ def test_targets_are_kept(objective: str) -> None:
 
 
 def test_ttft_targets_are_kept() -> None:
-    split = st.optimal_split(mixed_fleet(), mixed_workload(), st.Targets(ttft_p99_s=1.5))
+    fleet = st.Fleet(mixed_fleet().pools[:2])
+    split = st.optimal_split(fleet, mixed_workload(0.6), st.Targets(ttft_p99_s=1.5))
     assert split.feasible, split.reason
     assert all(pool.ttft_p99_s <= 1.5 * 1.005 for pool in split.pools if pool.rate_per_s > 0)
 
@@ -268,6 +269,19 @@ def test_overload_names_the_constraint_and_the_least_change() -> None:
 
     assert st.capacity_region(with_more(int(found[5])), workload).factor > 1 - 1e-3
     assert st.capacity_region(with_more(int(found[5]) - 1), workload).factor < 1
+
+
+def test_overload_under_uncertain_rates() -> None:
+    fleet, spread = mixed_fleet(), st.Budget(spread=0.5, classes=1)
+    factor = 1 / st.optimal_split(fleet, mixed_workload(), uncertainty=spread).load
+    workload = mixed_workload(1.1 * factor)
+    assert st.optimal_split(fleet, workload).feasible
+    split = st.optimal_split(fleet, workload, uncertainty=spread)
+    found = re.search(r"rates times ([\d.]+), or (\d+) more replicas? in pool '(\w)'", split.reason)
+    assert found, split.reason
+    assert float(found[1]) == pytest.approx(1 / 1.1, rel=2e-3)
+    more = st.Fleet([replace(p, replicas=p.replicas + int(found[2]) * (p.name == found[3])) for p in fleet.pools])
+    assert st.optimal_split(more, workload, uncertainty=spread).load < 1 + 1e-3
 
 
 def test_a_target_beyond_reach_says_how_far() -> None:
