@@ -78,16 +78,16 @@ def least_load(
         Arrivals of each class, 1/s.
     fits : (n, K) ndarray of bool
         Whether the type may serve the class; every class with a rate fits somewhere.
-    solver : {"HIGHS", "interior point"}, optional
+    solver : {"HIGHS", "CLARABEL", "interior point"}, optional
         By size if not given.
     """
     allowed = fits & (rates_per_s > 0)
     loads = np.where(allowed[:, None, :], seconds, 0.0) * (rates_per_s / replicas[:, None])[:, None, :]
     chosen = solver or ("HIGHS" if allowed.size <= SMALL else "interior point")
-    shares, weights = (_highs if chosen == "HIGHS" else interior_point)(loads, allowed)
+    shares, weights = interior_point(loads, allowed) if chosen == "interior point" else _general(loads, allowed, chosen)
     found = _proved(seconds, replicas, rates_per_s, fits, shares, weights, chosen)
     if solver is None and found.gap > TOLERANCE and chosen != "HIGHS":  # stuck short of the optimum: the slow way
-        found = _proved(seconds, replicas, rates_per_s, fits, *_highs(loads, allowed), "HIGHS")
+        found = _proved(seconds, replicas, rates_per_s, fits, *_general(loads, allowed, "HIGHS"), "HIGHS")
     return found
 
 
@@ -182,8 +182,8 @@ def exact_factor_bounds(
     return 1 / load, spent / worth
 
 
-def _highs(loads: FloatArray, allowed: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Shares and row weights (summing to 1) by HiGHS."""
+def _general(loads: FloatArray, allowed: BoolArray, solver: str) -> tuple[FloatArray, FloatArray]:
+    """Shares and row weights (summing to 1) by a general solver."""
     from scipy import sparse
 
     n, rows, classes = loads.shape
@@ -200,9 +200,10 @@ def _highs(loads: FloatArray, allowed: BoolArray) -> tuple[FloatArray, FloatArra
     ]
     cost = np.zeros(len(columns) + 1)
     cost[-1] = 1.0
-    found = solve_linear(
-        LinearProgram(cost=cost, below=capacity, limits=np.zeros(n * rows), equal=once, values=np.ones(int(used.sum())))
+    program = LinearProgram(
+        cost=cost, below=capacity, limits=np.zeros(n * rows), equal=once, values=np.ones(int(used.sum()))
     )
+    found = solve_linear(program, solver=solver)
     shares = np.zeros((n, classes))
     shares[type_, class_] = found.point[:-1]
     return shares, found.below_duals.reshape(n, rows)
