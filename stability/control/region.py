@@ -75,6 +75,8 @@ class CapacityRegion(Tabular):
     gpu_prices : dict of str to float
         Worth of one more GPU of each type, in the pool where it is worth most, 1/s.
     solver : str
+    notes : tuple of str
+        Pools whose policy rows lie outside every regime with a known capacity, and why.
     balance : Balance
         Split and prices by type of replica.
     system : FleetRows
@@ -94,6 +96,7 @@ class CapacityRegion(Tabular):
     pools: tuple[PoolPrices, ...]
     gpu_prices: Mapping[str, float]
     solver: str
+    notes: tuple[str, ...]
     balance: Balance = field(repr=False)
     system: FleetRows = field(repr=False)
 
@@ -165,6 +168,7 @@ class CapacityRegion(Tabular):
             ("rate at the boundary, this mix", rate(self.rate_per_s)),
             ("gap to what the prices prove", f"{gap_text(self.gap)} ({self.solver})"),
         ]
+        found += [("in doubt", doubt) for doubt in self.notes]
         for name, worth in self.gpu_prices.items():
             found.append((f"one more {name or 'GPU'}", f"+{worth:.4g} req/s"))
         return found
@@ -225,6 +229,7 @@ class CapacityRegion(Tabular):
             "pools",
             "gpu_prices",
             "solver",
+            "notes",
         )
         return {"schema": self.schema, **{name: json_safe(getattr(self, name)) for name in kept}}
 
@@ -367,6 +372,7 @@ def _region(system: FleetRows, found: Balance) -> CapacityRegion:
         pools=pools,
         gpu_prices=by_gpu,
         solver=found.solver,
+        notes=system.doubts,
         balance=found,
         system=system,
     )

@@ -311,11 +311,10 @@ def _factor(system: FleetRows, *, caps: FloatArray, uncertainty: Uncertainty | N
 
 
 def _with_load(found: _Found, shares: FloatArray, capped: FloatArray) -> _Found:
+    """The same for other shares, which keep the rows to a solver's tolerance where any do."""
     rates = shares * found.system.rates_per_s
-    loads = np.einsum("irk,ik->ir", found.system.seconds, rates) / capped[:, None]
-    return replace(
-        found, shares=shares, load=min(float(loads.max()), 1 - 1e-12) if found.load < 1 else float(loads.max())
-    )
+    load = float((np.einsum("irk,ik->ir", found.system.seconds, rates) / capped[:, None]).max())
+    return replace(found, shares=shares, load=min(load, 1 - 1e-12))
 
 
 def _judge(fleet: Fleet, workload: Workload, found: _Found, targets: Targets) -> list[PoolSplit]:

@@ -83,6 +83,8 @@ class FleetRows:
         Mean decodes of a request.
     work_s : (n, K) ndarray
         W, s.
+    doubts : tuple of str
+        Pools whose policy rows lie outside every regime with a known capacity, and why.
     """
 
     kind: str
@@ -102,6 +104,7 @@ class FleetRows:
     decode_s: FloatArray
     decodes: FloatArray
     work_s: FloatArray
+    doubts: tuple[str, ...]
 
     @property
     def pool_share(self) -> FloatArray:
@@ -158,7 +161,7 @@ def fleet_rows(
     mix = np.where(fits, mix, 0.0)
     empty = mix.sum(axis=1) <= 0
     mix = np.where(empty[:, None], fits, mix)
-    coefficients, shares = _policy(types, classes, mix)
+    coefficients, shares, doubts = _policy(types, classes, mix)
     build = {"policy": _policy_rows, "bound": _bound_rows, "proved": _proved_rows}[rows]
     if rows == "proved":
         fits = fits & _provable(types, classes, fits)[:, None]
@@ -192,6 +195,11 @@ def fleet_rows(
         decode_s=coefficients[:, None, 2] + coefficients[:, None, 3] * own_kv,
         decodes=demand[0, :, Demand.DECODE].copy(),
         work_s=work_s(coefficients[:, None, :], demand),
+        doubts=tuple(
+            f"pool {pool.name!r}: {doubts[type_]}"
+            for pool, type_ in zip(fleet.pools, type_of.tolist(), strict=True)
+            if rows == "policy" and doubts[type_]
+        ),
     )
 
 
@@ -273,17 +281,24 @@ def _class_demands(types: Sequence[Replica], classes: Sequence[RequestClass]) ->
 
 def _policy(
     types: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Tangent law (n, 5) and E[a_r]/C_r of the mix (n, 3) of each type, as `analyze` has them; equal mixes solved together."""
-    coefficients, shares = np.empty((len(types), 5)), np.empty((len(types), 3))
-    keys, where = np.unique(mix / mix.sum(axis=1, keepdims=True), axis=0, return_inverse=True)
-    for key in range(len(keys)):
+) -> tuple[FloatArray, FloatArray, list[str]]:
+    """Tangent law (n, 5), E[a_r]/C_r of the mix (n, 3) and doubts of each type, as `analyze` has them; equal mixes together.
+
+    A type that no class fits has rows of its own making; nothing is ever sent there.
+    """
+    coefficients, shares = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], (len(types), 1)), np.ones((len(types), 3))
+    doubts = [""] * len(types)
+    total = mix.sum(axis=1, keepdims=True)
+    keys, where = np.unique(mix / np.where(total > 0, total, 1.0), axis=0, return_inverse=True)
+    for key in np.flatnonzero(keys.sum(axis=1) > 0).tolist():
         rows = np.flatnonzero(where.ravel() == key)
         some = np.flatnonzero(keys[key] > 0)
         weights = keys[key][some] / keys[key][some].sum()
         solved = solve([types[i] for i in rows.tolist()], [classes[k] for k in some.tolist()], weights, 0.95)
         coefficients[rows], shares[rows] = solved.coefficients, solved.shares
-    return coefficients, shares
+        for row, doubt in zip(rows.tolist(), solved.doubts, strict=True):
+            doubts[row] = doubt
+    return coefficients, shares, doubts
 
 
 def _policy_rows(
@@ -297,9 +312,8 @@ def _policy_rows(
 ) -> _Parts:
     del fits, classes
     wanted = demand[:, list(GATE_ROWS if evicts(replica) else RESERVE_ROWS)].T  # (3, K)
-    weights = mix / mix.sum()
-    mean = wanted @ weights
-    limits = np.where(shares > 0, mean / np.maximum(shares, 1e-300), np.inf)
+    mean = wanted @ (mix / max(float(mix.sum()), 1e-300))
+    limits = np.where((shares > 0) & (mean > 0), mean / np.maximum(shares, 1e-300), np.inf)
     part = max(law[0], 0.0) * wanted / limits[:, None]
     return _stacked(work_s(law, demand), part, limits)
 

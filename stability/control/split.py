@@ -116,7 +116,7 @@ class OptimalSplit(Tabular):
         units: dict[str, Callable[[float], str]] = {"slack": percent, "itl": seconds}
         unit = units.get(self.objective, "{:.5g}".format)
         what = {
-            "slack": "greatest load",
+            "slack": "greatest load (1: all that targets allow)",
             "itl": "worst ITL (program)",
             "congestion": "congestion",
             "waiting": "requests waiting",

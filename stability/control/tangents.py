@@ -36,7 +36,7 @@ def tangent_rows(
     fits : (K,) ndarray of bool
         Classes whose own tangents are wanted.
     """
-    points = [(mix / mix.sum()) @ demand, *demand[fits]]
+    points = [(mix / mix.sum()) @ demand, *demand[fits]] if fits.any() else [demand[0]]
     if isinstance(law, TwoPhase):
         duals = [_two_phase(law, point, limits) for point in points]
         fixed = (

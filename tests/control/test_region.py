@@ -225,6 +225,26 @@ def test_classes_go_where_they_fit() -> None:
         st.capacity_region(st.Fleet.of(small), two_classes(1.0, 1.0))
 
 
+def test_a_pool_that_nothing_fits_gets_nothing() -> None:
+    tiny = slots_replica(memory=20)
+    fleet = st.Fleet([st.Pool("tiny", tiny, 3), st.Pool("large", slots_replica())])
+    for kind in ("policy", "bound", "proved"):
+        region = st.capacity_region(fleet, two_classes(1.0, 1.0), rows=kind)
+        assert region.shares.tolist() == [[0.0, 0.0], [1.0, 1.0]]
+        assert region.pools[0].per_replica == pytest.approx(0, abs=1e-12)
+    two_phase = replace(tiny, iteration=catalog.replica("H100-SXM", "Llama-3.1-8B").iteration)
+    fleet = st.Fleet([st.Pool("tiny", two_phase), st.Pool("large", slots_replica())])
+    assert st.capacity_region(fleet, two_classes(1.0, 1.0), rows="bound").shares[0].tolist() == [0.0, 0.0]
+    assert st.optimal_split(fleet, two_classes(1.0, 1.0)).feasible
+
+
+def test_doubts_of_the_analysis_are_passed_on() -> None:
+    region = st.capacity_region(mixed_fleet("chunk_gate"), mixed_workload())
+    assert region.notes
+    assert "chunk_gate" in region.summary()
+    assert st.capacity_region(mixed_fleet("chunk_gate"), mixed_workload(), rows="bound").notes == ()
+
+
 def test_what_has_no_region() -> None:
     with pytest.raises(InputError, match="nothing is proved for class 'chat'"):
         st.capacity_region(mixed_fleet("prompt_gate"), mixed_workload(), rows="proved")
