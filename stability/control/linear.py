@@ -171,6 +171,23 @@ def cvxpy_module() -> Any:
     return cvxpy
 
 
+def solve_conic(problem: Any, tolerance: float | None = None) -> str:
+    """Solve a cvxpy problem by CLARABEL; its status.
+
+    A warning that an answer may be inaccurate is not passed on: every answer is judged by its own bounds.
+    """
+    import warnings
+
+    options = {} if tolerance is None else dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tolerance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        problem.solve(solver="CLARABEL", **options)
+    status: str = problem.status
+    if status not in ("optimal", "optimal_inaccurate", "infeasible", "infeasible_inaccurate"):
+        raise StabilityError(f"CLARABEL stopped: {status}.")
+    return status
+
+
 def linprog(*arguments: Any, **options: Any) -> Any:
     """`scipy.optimize.linprog` by HiGHS, loaded when it is used."""
     from scipy import optimize
@@ -214,11 +231,8 @@ def _clarabel(program: LinearProgram) -> _Answer:
         bounded = np.flatnonzero(np.isfinite(program.highest))
         rules.append(x[bounded] <= program.highest[bounded])
     problem = cvxpy.Problem(cvxpy.Minimize(program.cost @ x), rules)
-    problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-    if problem.status in (cvxpy.INFEASIBLE, cvxpy.INFEASIBLE_INACCURATE):
+    if solve_conic(problem, 1e-10).startswith("infeasible"):
         raise InfeasibleError("no point satisfies the constraints.")
-    if problem.status not in (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE):
-        raise StabilityError(f"Clarabel stopped: {problem.status}")
     duals = [np.atleast_1d(np.asarray(rule.dual_value, dtype=np.float64)) for rule in rules]
     upper = np.zeros(len(program.cost))
     if len(bounded):

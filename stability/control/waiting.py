@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from .._types import FloatArray, IntArray
-from ..errors import InputError, StabilityError
+from ..errors import InputError
 from ..model.lengths import AtomPart, Length, ProductPart
 from ..model.workload import RequestClass, Workload
 from ..theory.conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS
 from ..theory.moments import demands
-from .linear import LinearProgram, cvxpy_module, solve_linear
+from .linear import LinearProgram, cvxpy_module, solve_conic, solve_linear
 from .program import RoutingVariables, routing_variables
 from .rows import FleetRows, evicts
 
@@ -139,9 +139,7 @@ def _relaxed(model: _Model, variables: RoutingVariables) -> tuple[FloatArray, fl
         cvxpy.quad_over_lin((pick[i] * model.root) @ z, 2 * model.n[i] * spare[i]) for i in range(n) if pick[i].any()
     ]
     problem = cvxpy.Problem(cvxpy.Minimize(sum(terms)), [variables.once @ z == 1, variables.load @ z <= 1])
-    problem.solve(solver=cvxpy.CLARABEL)
-    if z.value is None:
-        raise StabilityError(f"Clarabel stopped: {problem.status}")
+    solve_conic(problem)
     point = np.maximum(np.asarray(z.value), 0.0)
     point = point / (variables.once.T @ (variables.once @ point))
     root = model.sums(model.root, point)

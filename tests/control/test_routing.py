@@ -12,6 +12,8 @@ import pytest
 
 import stability as st
 from stability import lengths as L
+from stability.control.balance import least_load
+from stability.control.congestion import least_congestion
 from stability.control.cost import least_cost
 from stability.control.itl import bases, least_itl
 from stability.control.robust import robust_load
@@ -19,7 +21,7 @@ from stability.control.rows import fleet_rows
 from stability.control.waiting import second_moments
 from stability.errors import InputError
 
-from .fleets import constant, mixed_fleet, mixed_workload, slots_replica, two_classes
+from .fleets import constant, mixed_fleet, mixed_workload, random_rows, slots_replica, two_classes
 
 GRID = np.linspace(0, 1, 41)
 
@@ -58,10 +60,37 @@ def test_congestion_is_least_and_bounded() -> None:
 
     assert split.value == pytest.approx(congestion(split.shares), rel=1e-9)
     assert split.lower_bound <= split.value <= grid_best(congestion) * (1 + 1e-9)
-    assert split.gap <= 1e-5
+    assert split.gap <= 1e-7
     # Two queues of rates 16 and 8: least sum of load/(1 - load) at spare capacities in proportion to the roots.
     x = 16 - (24 - 12) / (np.sqrt(16) + np.sqrt(8)) * np.sqrt(16)
     assert split.value == pytest.approx(x / (16 - x) + (12 - x) / (8 - 12 + x), rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0, 4.2])
+def test_congestion_of_mixed_fleets_is_proved(factor: float) -> None:
+    for kind in ("bound", "policy"):
+        split = st.optimal_split(mixed_fleet(), mixed_workload(factor), objective="congestion", rows=kind)
+        assert 0 <= split.value - split.lower_bound <= 1e-7 * split.value + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_congestion_where_rows_tie(seed: int) -> None:
+    """Random rows, several binding in one type at the optimum."""
+    seconds, replicas, rates, fits = random_rows(seed, 3, 3, 4)
+    system = fleet_rows(mixed_fleet(), mixed_workload())
+    load = 1 / least_load(seconds, replicas, rates, fits).lower
+    system = replace(system, seconds=seconds, replicas=replicas, rates_per_s=0.8 * rates / load, fits=fits)
+    shares, value, lower = least_congestion(system, np.ones(3))
+    assert lower <= value * (1 + 1e-12)
+    assert value - lower <= 1e-7 * value
+    rng = np.random.default_rng(seed)
+    for _ in range(200):  # no neighbour is better
+        other = shares + 0.02 * rng.standard_normal(shares.shape) * fits
+        other = np.maximum(other, 0) * fits
+        other = other / other.sum(axis=0)
+        used = np.einsum("irk,ik->ir", seconds, other * system.rates_per_s).max(axis=1) / replicas
+        if (used < 1).all():
+            assert (replicas * used / (1 - used)).sum() >= value * (1 - 1e-9)
 
 
 def test_itl_uses_the_slow_pool_only_when_that_helps() -> None:
