@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 import stability as st
+from stability.control.balance import least_load
 
 POOLS, CLASSES = 1000, 50
 
@@ -53,7 +54,9 @@ def row(name: str, wall: list[float], cpu: list[float], budget_s: float) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7, help="repetitions (default 7)")
-    repeats: int = parser.parse_args().repeats
+    parser.add_argument("--highs", action="store_true", help="also time HiGHS on the same program, once")
+    arguments = parser.parse_args()
+    repeats: int = arguments.repeats
     print(f"numpy {np.__version__}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}\n")
     print(f"{'':<58} {'wall':>9} {'CPU':>9} {'budget':>8}")
     pools, mix = fleet(), workload()
@@ -74,6 +77,11 @@ def main() -> None:
     row(f"region, {POOLS} pools x {CLASSES} classes: rows, factor and prices", times["wall"], times["cpu"], 2.0)
     row("the same rows, a new vector of rates", times["again"], times["again cpu"], 0.3)
     print(f"largest certified gap {max(gaps):.1e}")
+    if arguments.highs:
+        system = region.system
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = least_load(system.seconds, system.replicas, system.rates_per_s, system.fits, solver="HIGHS")
+        print(f"HiGHS: {time.perf_counter() - wall:.1f} s, CPU {time.process_time() - cpu:.1f} s, gap {found.gap:.1e}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ Mehrotra's predictor and corrector, with centrality corrections (Gondzio 1996). 
     sum_i dz = e,   L dz + ds - drho = c,   L' du - dw - dsigma = -d,   sum du = f,   z dsigma + sigma dz = a,   s du + u ds = b
 
 falls apart by types: with D = z/sigma, `B_i = L D L' + diag(s/u)` is R x R, and what is left is K + 1 equations for (dw, drho). A step
-costs O(n R K^2), where a method that sees one sparse matrix needs the fill of its factors: 1000 types and 50 classes take HiGHS half a
-minute by simplex and two seconds by its interior point. What it returns needs no trust: `balance.factor_bounds` proves it.
+costs O(n R K^2), where a method that sees one sparse matrix needs the fill of its factors (`benchmarks/region.py --highs`). What it
+returns needs no trust: `balance.factor_bounds` proves it.
 """
 
 from __future__ import annotations
