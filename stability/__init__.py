@@ -2,13 +2,11 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .control import uncertainty as uncertainty
 from .control.admission import AdmissionPlan as AdmissionPlan
 from .control.admission import admission_control as admission_control
 from .control.region import CapacityRegion as CapacityRegion
 from .control.region import capacity_region as capacity_region
-from .control.robust import Box as Box
-from .control.robust import Budget as Budget
-from .control.robust import Scenarios as Scenarios
 from .control.routing import optimal_split as optimal_split
 from .control.split import OptimalSplit as OptimalSplit
 from .errors import InputError as InputError

@@ -44,9 +44,9 @@ def route(
     The split is static and random; its targets are those of the plan.
     """
     from ..control.admission import AdmissionPlan, admission_control
-    from ..control.robust import Box
     from ..control.routing import optimal_split
     from ..control.split import OptimalSplit
+    from ..control.uncertainty import Box
 
     found = load_plan(plan)
     name = EXAMPLE if plan is None else found.path

@@ -42,22 +42,19 @@ def least_itl(
     base = bases(system)
     levels = np.unique(base[caps > 0])
     low, high = 0, len(levels) - 1
-    best = _within(system, caps, base, levels[high], solver)
     while low < high:
         middle = (low + high) // 2
         try:
-            tried = _within(system, caps, base, levels[middle], solver)
+            tried = _within(system, caps, base, levels[middle], solver)[2]
         except InfeasibleError:
             low = middle + 1
             continue
-        # Worth a slower type only if the types up to here cannot be as fast as that type's base.
-        if -tried[2].value / levels[0] * levels[middle + 1] >= 1:
-            best, high = tried, middle
+        # Slower types help only if the types up to here cannot be as fast as the next type's base.
+        if -tried.value / levels[0] * levels[middle + 1] >= 1:
+            high = middle
         else:
             low = middle + 1
-    if low == high:
-        best = _within(system, caps, base, levels[low], solver)
-    return best
+    return _within(system, caps, base, levels[low], solver)
 
 
 def _within(

@@ -2,13 +2,13 @@ r"""Splits for uncertain rates: the least greatest load over a box, a budgeted b
 
 Shares z are fixed before the rates are known; the load of row (i, r) at rates lambda is :math:`L_{ir}(\lambda) = \sum_k T_{irk} \lambda_k z_{ik}/n_i`.
 
-- `Box`: every rate up to :math:`(1+\epsilon_k)\lambda_k`. Loads grow with every rate, so the upper corner is the worst.
-- `Budget` (Bertsimas and Sim 2004): at most Gamma of the classes are up at a time, the last of them in part,
+- `uncertainty.Box`: every rate up to :math:`(1+\epsilon_k)\lambda_k`. Loads grow with every rate, so the upper corner is the worst.
+- `uncertainty.Budget` (Bertsimas and Sim 2004): at most Gamma of the classes are up at a time, the last of them in part,
 
   .. math:: \max = L_{ir}(\lambda) + \max_{|S| \le \Gamma} \sum_{k \in S} \epsilon_k T_{irk}\lambda_k z_{ik}/n_i
             = L_{ir}(\lambda) + \min_{q, p \ge 0} \{\Gamma q + \sum_k p_k : q + p_k \ge \epsilon_k T_{irk} \lambda_k z_{ik}/n_i\} .
 
-- `Scenarios`: with :math:`L_s` the greatest load in scenario s, the conditional value at risk
+- `uncertainty.Scenarios`: with :math:`L_s` the greatest load in scenario s, the conditional value at risk
   :math:`\min_t t + \frac{1}{1-\beta} \sum_s \pi_s (L_s - t)^+` (Rockafellar and Uryasev 2000): the mean over the worst share 1 - beta.
 
 All three are linear programs.
@@ -16,81 +16,14 @@ All three are linear programs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from .._types import FloatArray
-from ..errors import InputError, check_number
+from ..errors import InputError
 from .linear import LinearProgram, LinearSolution, solve_linear
 from .program import RoutingVariables, routing_variables
 from .rows import FleetRows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
-    """Every class may arrive faster by a share of its rate, all at once.
-
-    Parameters
-    ----------
-    spread : float >= 0
-        Largest excess over the rate, relative to it.
-    """
-
-    spread: float
-
-    def __post_init__(self) -> None:
-        check_number("spread", self.spread, at_least=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """As `Box`, but only so many classes at a time.
-
-    Parameters
-    ----------
-    spread : float >= 0
-        Largest excess over the rate, relative to it.
-    classes : float >= 0
-        Classes that are up at a time; a fraction lets one more be up in part.
-    """
-
-    spread: float
-    classes: float
-
-    def __post_init__(self) -> None:
-        check_number("spread", self.spread, at_least=0)
-        check_number("classes", self.classes, at_least=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenarios:
-    """Rate vectors with probabilities; the mean load of the worst of them counts.
-
-    Parameters
-    ----------
-    rates_per_s : sequence of sequences of float >= 0
-        One row a scenario, one rate a class, 1/s.
-    weights : sequence of float >= 0, optional
-        Probabilities, up to a factor; equal without.
-    level : float in [0, 1)
-        The worst share 1 - level counts; 0 is the mean over all.
-    """
-
-    rates_per_s: Sequence[Sequence[float]]
-    weights: Sequence[float] | None = None
-    level: float = 0.9
-
-    def __post_init__(self) -> None:
-        check_number("level", self.level, at_least=0, below=1)
-        if not len(self.rates_per_s):
-            raise InputError("rates_per_s is empty, must hold at least one scenario.")
-        if self.weights is not None and len(self.weights) != len(self.rates_per_s):
-            raise InputError(f"{len(self.weights)} weights for {len(self.rates_per_s)} scenarios, must be as many.")
-
-
-Uncertainty = Box | Budget | Scenarios
+from .uncertainty import Box, Scenarios, Uncertainty
 
 
 def robust_load(

@@ -38,9 +38,10 @@ from .itl import bases, least_itl
 from .linear import Certificate, InfeasibleError
 from .region import REFINED
 from .remedies import remedy
-from .robust import Uncertainty, robust_load
+from .robust import robust_load
 from .rows import FleetRows, by_pool, fleet_rows
 from .split import OptimalSplit, PoolSplit
+from .uncertainty import Uncertainty
 from .waiting import fewest_waiting
 
 OBJECTIVES = ("slack", "itl", "congestion", "waiting", "cost")
@@ -80,8 +81,8 @@ def optimal_split(
         What to minimise; see the module.
     rows : {"policy", "bound", "proved"}
         As in `capacity_region`.
-    uncertainty : Box, Budget or Scenarios, optional
-        Of the rates, for "slack"; see `stability.control.robust`.
+    uncertainty : uncertainty.Box, Budget or Scenarios, optional
+        Of the rates, for "slack"; see `stability.uncertainty`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 import stability as st
 from stability import lengths as L
@@ -126,6 +127,36 @@ def test_itl_uses_the_slow_pool_only_when_that_helps() -> None:
         assert (shares[1, 0] > 0) == (rate > 50)
 
 
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.0, 3.5])
+def test_least_itl_over_every_choice_of_pools(factor: float) -> None:
+    """Largest s for each set of pools that may be used, by scipy alone; the best set is no better."""
+    extra = replace(mixed_fleet().pools[1], name="d", replicas=1)
+    slower = replace(extra, replica=replace(extra.replica, iteration=extra.replica.iteration.scaled(1.4)))
+    system = fleet_rows(st.Fleet([*mixed_fleet().pools, slower]), mixed_workload(factor), rows="bound")
+    base, rates = bases(system), system.rates_per_s
+    best = 0.0
+    for used in itertools.chain.from_iterable(itertools.combinations(range(4), size) for size in (1, 2, 3, 4)):
+        rows, right = [], []
+        for i in used:
+            for need in (*system.seconds[i], system.work_s[i]):
+                row = np.zeros(13)
+                row[3 * i : 3 * i + 3] = need * rates / system.replicas[i]
+                rows.append(row)
+                right.append(1.0)
+            rows[-1][-1] = base[i]
+        for i in set(range(4)) - set(used):
+            row = np.zeros(13)
+            row[3 * i : 3 * i + 3] = 1.0
+            rows.append(row)
+            right.append(0.0)
+        once = np.hstack([np.tile(np.eye(3), 4), np.zeros((3, 1))])
+        found = linprog(-np.eye(13)[-1], A_ub=np.array(rows), b_ub=right, A_eq=once, b_eq=np.ones(3))
+        if found.status == 0:
+            best = max(best, -found.fun)
+    got = least_itl(system, np.ones(4))[2]
+    assert -got.value / base.min() == pytest.approx(best, rel=1e-6)
+
+
 def test_cost_is_least() -> None:
     fleet = st.Fleet(
         [
@@ -213,9 +244,9 @@ def test_robust_splits_against_their_definitions() -> None:
         return max(float(loads(system, rates * up, shares).max()) for up in ups)
 
     for uncertainty, classes in (
-        (st.Box(spread=0.3), 3),
-        (st.Budget(spread=0.3, classes=1), 1),
-        (st.Budget(spread=0.3, classes=2), 2),
+        (st.uncertainty.Box(spread=0.3), 3),
+        (st.uncertainty.Budget(spread=0.3, classes=1), 1),
+        (st.uncertainty.Budget(spread=0.3, classes=2), 2),
     ):
         shares, found = robust_load(system, caps, uncertainty)
         assert found.certificate.worst <= 1e-7
@@ -228,7 +259,11 @@ def test_robust_splits_against_their_definitions() -> None:
         assert found.value <= worst(types, 0.3, classes) * (1 + 1e-3)
     box, one, none = (
         robust_load(system, caps, u)[1].value
-        for u in (st.Box(spread=0.3), st.Budget(spread=0.3, classes=1), st.Budget(spread=0.3, classes=0))
+        for u in (
+            st.uncertainty.Box(spread=0.3),
+            st.uncertainty.Budget(spread=0.3, classes=1),
+            st.uncertainty.Budget(spread=0.3, classes=0),
+        )
     )
     assert none < one < box == pytest.approx(1.3 * none, rel=1e-9)
 
@@ -239,7 +274,7 @@ def test_scenarios_by_their_definition() -> None:
     rates = system.rates_per_s * rng.uniform(0.3, 1.7, (10, 3))
     values = {}
     for level in (0.0, 0.8, 0.95):
-        shares, found = robust_load(system, caps, st.Scenarios(rates_per_s=rates.tolist(), level=level))
+        shares, found = robust_load(system, caps, st.uncertainty.Scenarios(rates_per_s=rates.tolist(), level=level))
         assert found.certificate.worst <= 1e-7
         each = np.sort([float(loads(system, row, shares).max()) for row in rates])[::-1]
         tail = max(10 * (1 - level), 1e-9)  # scenarios that count, the last of them in part
@@ -247,18 +282,20 @@ def test_scenarios_by_their_definition() -> None:
         assert found.value == pytest.approx(float(weights @ each) / tail, rel=1e-7)
         values[level] = found.value
     assert values[0.0] < values[0.8] < values[0.95]
-    other = robust_load(system, caps, st.Scenarios(rates_per_s=rates.tolist(), level=0.8), solver="CLARABEL")[1]
+    other = robust_load(
+        system, caps, st.uncertainty.Scenarios(rates_per_s=rates.tolist(), level=0.8), solver="CLARABEL"
+    )[1]
     assert other.value == pytest.approx(values[0.8], rel=1e-6)
     with pytest.raises(InputError, match="must be \\(scenarios, 3\\)"):
-        robust_load(system, caps, st.Scenarios(rates_per_s=[[1.0]]))
+        robust_load(system, caps, st.uncertainty.Scenarios(rates_per_s=[[1.0]]))
 
 
 def test_uncertain_rates_through_the_front_door() -> None:
     nominal = st.optimal_split(mixed_fleet(), mixed_workload())
-    robust = st.optimal_split(mixed_fleet(), mixed_workload(), uncertainty=st.Box(spread=0.2))
+    robust = st.optimal_split(mixed_fleet(), mixed_workload(), uncertainty=st.uncertainty.Box(spread=0.2))
     assert robust.load == pytest.approx(1.2 * nominal.load, rel=1e-3)
     with pytest.raises(InputError, match="must be with 'slack'"):
-        st.optimal_split(mixed_fleet(), mixed_workload(), objective="itl", uncertainty=st.Box(spread=0.2))
+        st.optimal_split(mixed_fleet(), mixed_workload(), objective="itl", uncertainty=st.uncertainty.Box(spread=0.2))
 
 
 @pytest.mark.parametrize("objective", ["slack", "itl", "congestion", "cost"])
@@ -301,7 +338,7 @@ def test_overload_names_the_constraint_and_the_least_change() -> None:
 
 
 def test_overload_under_uncertain_rates() -> None:
-    fleet, spread = mixed_fleet(), st.Budget(spread=0.5, classes=1)
+    fleet, spread = mixed_fleet(), st.uncertainty.Budget(spread=0.5, classes=1)
     factor = 1 / st.optimal_split(fleet, mixed_workload(), uncertainty=spread).load
     workload = mixed_workload(1.1 * factor)
     assert st.optimal_split(fleet, workload).feasible
