@@ -30,6 +30,9 @@ MODEL = "Llama-3.1-8B"
 
 INSIDE, OUTSIDE = 0.97, 1.03
 
+NEAR = 1.01
+"""Where the optimal split must be unstable already: the boundary is no looser than that."""
+
 SEED = 2026
 
 QUICK = "2+1+2 gate"
@@ -148,6 +151,8 @@ def tasks(size: str) -> Iterator[Task]:
         routers = ["optimal split", *blind_splits(fleet)]
         for router in routers:
             yield Task(f"{item.name} / {router} / {INSIDE}", split_cell, (item, router, INSIDE))
+        if size == "full":
+            yield Task(f"{item.name} / optimal split / {NEAR}", split_cell, (item, "optimal split", NEAR))
         for router in ("optimal split",) if size == "quick" else (*routers, *WATCHING):
             yield Task(f"{item.name} / {router} / {OUTSIDE}", split_cell, (item, router, OUTSIDE))
     for item in fleets()[: 1 if size == "quick" else 3]:
