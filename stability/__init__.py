@@ -2,6 +2,13 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .control import uncertainty as uncertainty
+from .control.admission import AdmissionPlan as AdmissionPlan
+from .control.admission import admission_control as admission_control
+from .control.region import CapacityRegion as CapacityRegion
+from .control.region import capacity_region as capacity_region
+from .control.routing import optimal_split as optimal_split
+from .control.split import OptimalSplit as OptimalSplit
 from .control.tuned import PoolTuning as PoolTuning
 from .control.tuned import TuningResult as TuningResult
 from .control.tuning import tune as tune

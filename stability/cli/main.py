@@ -17,6 +17,8 @@ COMMANDS = {
     "compare": "Two plans side by side.",
     "ramp": "What a burst, a lost replica or the schedule does over time: backlog, recovery, when to shed.",
     "tune": "The engine settings that serve the most, and the flags to paste.",
+    "route": "How to split the arrivals of a plan over its pools.",
+    "region": "Which rates a fleet can serve, and what more of anything is worth.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",

@@ -156,7 +156,7 @@ def capacity_by_bisection(
             reason = _undecided_reason(trials, most_requests)
             break
         trials.append(
-            _trial(
+            rate_trial(
                 fleet,
                 mix.scaled(rate_per_s=rate),
                 requests_per_run=requests_per_run,
@@ -209,7 +209,7 @@ def _undecided_reason(trials: list[RateTrial], most_requests: int) -> str:
     )
 
 
-def _trial(
+def rate_trial(
     fleet: Fleet,
     workload: Workload,
     *,
@@ -219,7 +219,15 @@ def _trial(
     correlation_samples: int,
     root: np.random.SeedSequence,
 ) -> RateTrial:
-    """Run at the workload's rate, each time twice as long, until decided."""
+    """The verdict at the workload's rate: runs with the same requests, each twice as long as the last, until decided.
+
+    Parameters
+    ----------
+    fleet, workload, requests_per_run, most_requests, router, correlation_samples
+        As in `capacity_by_bisection`.
+    root : SeedSequence
+        Seed.
+    """
     resolution_s = requests_per_run / workload.rate_per_s / MOST_BLOCKS
     samples, doublings = MOST_BLOCKS, int(math.log2(most_requests / requests_per_run))
     for _ in range(doublings + 1):

@@ -37,6 +37,7 @@ def simulate(
     keep: str = "requests",
     warmup: float = 0.1,
     resolution_s: float | None = None,
+    max_waiting: int | None = None,
     progress: bool = False,
 ) -> SimulationResult:
     """Simulate continuous batching token by token.
@@ -67,6 +68,8 @@ def simulate(
         Share of the requests (or of the horizon) left out of means and quantiles.
     resolution_s : float > 0, optional
         Sample the state at its multiples into `result.series`, s.
+    max_waiting : int >= 1, optional
+        A replica at which so many requests wait turns arrivals away (open loop only); the router does not try another.
     progress : bool
         Show a progress bar.
 
@@ -106,6 +109,10 @@ def simulate(
     share = check_number("warmup", warmup, at_least=0, below=1)
     if resolution_s is not None:
         resolution_s = check_number("resolution_s", resolution_s, above=0)
+    if max_waiting is not None:
+        max_waiting = check_integer("max_waiting", max_waiting, at_least=1)
+        if saturated or concurrency is not None:
+            raise InputError("max_waiting is given, must be so in an open loop only. Drop saturated or concurrency.")
     replicas, pools = replicas_of(fleet)
     for pool in fleet.pools:
         limits_of(pool.replica)
@@ -144,6 +151,7 @@ def simulate(
             record_steps=record_steps,
             resolution_s=resolution_s,
             report=report,
+            max_waiting=max_waiting,
         )
         complete = True
         try:

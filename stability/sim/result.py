@@ -31,7 +31,7 @@ class RequestRecords:
         Arrival, first admission, end of the steps that gave the first and the last token, s.
     prompt_tokens, output_tokens, request_class, preemptions : int
     replica : int
-        Index over all pools in order.
+        Index over all pools in order; -1 for requests turned away.
     """
 
     arrival_s: FloatArray
@@ -104,8 +104,8 @@ class SimulationResult:
         Time-average share of the fleet's KV blocks in use.
     preemptions : int
         Evictions over the whole run.
-    arrived, completed : int
-        Requests over the whole run.
+    arrived, completed, rejected : int
+        Requests over the whole run; those turned away have arrived.
     generated_tokens, computed_prompt_tokens : int
         Output tokens given, and tokens computed as prompts (those computed again after an eviction included), over the whole run.
     window_s : tuple of float
@@ -154,6 +154,7 @@ class SimulationResult:
     preemptions: int
     arrived: int
     completed: int
+    rejected: int
     generated_tokens: int
     computed_prompt_tokens: int
     window_s: tuple[float, float]
@@ -235,6 +236,8 @@ class SimulationResult:
             ("preemptions", f"{self.preemptions}"),
             ("seed", f"{self.seed}"),
         ]
+        if self.rejected:
+            rows.insert(1, ("turned away", f"{self.rejected} of {self.arrived}"))
         return rows + ([("note", self.reason)] if self.reason else [])
 
     def summary(self) -> str:

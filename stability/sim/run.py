@@ -90,6 +90,8 @@ class Run:
         Requests the run will see, if known; else infinite.
     warmup : float in [0, 1)
         Share of the requests (or of the horizon) after which measurement starts.
+    max_waiting : int or None
+        Waiting requests at which a replica turns arrivals away.
     """
 
     replicas: list[Replica]
@@ -104,6 +106,7 @@ class Run:
     record_steps: bool
     resolution_s: float | None
     report: Callable[[int], None]
+    max_waiting: int | None = None
     machine: Machine = field(init=False)
     arrived: int = 0
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -122,6 +125,7 @@ class Run:
             log=log,
             outcome=blank_outcome(0, arrivals=False),
             ttft_bins=0 if self.keep_requests else TTFT_BINS,
+            max_waiting=self.max_waiting,
         )
         self.checkpoint(0.0)
 
@@ -238,7 +242,8 @@ class Run:
 
     def count_arrived(self) -> None:
         """Count the arrivals anew: an interrupted call has not."""
-        self.arrived = int(self.machine.replicas.completed.sum() + self.machine.requests.sum())
+        replicas = self.machine.replicas
+        self.arrived = int(replicas.completed.sum() + replicas.rejected.sum() + self.machine.requests.sum())
 
     def _advance(self, time_s: float) -> None:
         self._prepare()

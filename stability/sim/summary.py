@@ -88,6 +88,7 @@ def summarise(
         preemptions=int(replicas.preemptions.sum()),
         arrived=run.arrived,
         completed=completed,
+        rejected=int(replicas.rejected.sum()),
         generated_tokens=int(replicas.generated_tokens.sum()),
         computed_prompt_tokens=int(replicas.computed_prompt_tokens.sum()),
         window_s=(window.begin_s, window.end_s),

@@ -82,11 +82,7 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
     """
     check_number("confidence", confidence, above=0, below=1)
     check_pair(fleet, workload)
-    if isinstance(workload.arrivals, Replay) and workload.arrivals.span_s == 0:
-        raise InputError(
-            f"the {len(workload.arrivals.arrival_s)} requests of the replay arrive at one instant, must come at a rate. "
-            "Give one: `arrivals: poisson` with rate_per_s in a plan, Workload.poisson(rate_per_s, lengths) in Python."
-        )
+    check_rate(workload)
     if not workload.is_scheduled:
         return _stationary(fleet, workload, confidence)
     average = _stationary(fleet, workload.averaged(), confidence)
@@ -100,6 +96,15 @@ def analyze(fleet: Fleet, workload: Workload, *, confidence: float = 0.95) -> St
             f"{peak.verdict} at the peak {peak.rate_per_s:.4g}/s"
         )
     return replace(average, verdict=verdict, reason=reason, peak=peak)
+
+
+def check_rate(workload: Workload) -> None:
+    """Refuse a replay without a rate: of requests that all arrive at one instant."""
+    if isinstance(workload.arrivals, Replay) and workload.arrivals.span_s == 0:
+        raise InputError(
+            f"the {len(workload.arrivals.arrival_s)} requests of the replay arrive at one instant, must come at a rate. "
+            "Give one: `arrivals: poisson` with rate_per_s in a plan, Workload.poisson(rate_per_s, lengths) in Python."
+        )
 
 
 def _stationary(fleet: Fleet, workload: Workload, confidence: float) -> StabilityReport:

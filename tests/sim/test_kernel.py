@@ -107,14 +107,19 @@ def reference(fleet: Fleet, workload: Workload, *, router: str = "round_robin", 
 
 def assert_same(fleet: Fleet, workload: Workload, *, router: str = "round_robin", **options: object) -> None:
     expected = reference(
-        fleet, workload, router=router, **{k: v for k, v in options.items() if k in {"concurrency", "horizon_s"}}
+        fleet,
+        workload,
+        router=router,
+        **{k: v for k, v in options.items() if k in {"concurrency", "horizon_s", "max_waiting"}},
     )
-    arrived = int((expected.replica >= 0).sum())
+    # With a bounded queue nothing but the bound leaves a request without a replica.
+    arrived = len(expected.requests) if "max_waiting" in options else int((expected.replica >= 0).sum())
     for record_steps in (True, False):
         result = simulate(fleet, workload, router=router, rng=3, record_steps=record_steps, **options)  # type: ignore[arg-type]
         got = result.requests
         assert got is not None
         assert len(got) == arrived
+        assert result.rejected == (got.replica < 0).sum()
         jobs = expected.requests[:arrived]
         np.testing.assert_array_equal(got.replica, expected.replica[:arrived])
         np.testing.assert_array_equal(got.preemptions, [job.preemptions for job in jobs])
@@ -138,6 +143,12 @@ def test_horizon(case: tuple[Fleet, Workload], horizon_s: float) -> None:
     fleet, workload = case
     if workload.arrivals.arrival_s[0] < horizon_s:  # type: ignore[union-attr]
         assert_same(fleet, workload, horizon_s=horizon_s)
+
+
+@settings(max_examples=100)
+@given(cases(replicas=2), st.integers(1, 4), st.sampled_from(["round_robin", "join_shortest_queue"]))
+def test_bounded_queue(case: tuple[Fleet, Workload], most: int, router: str) -> None:
+    assert_same(*case, router=router, max_waiting=most)
 
 
 @pytest.mark.parametrize("router", sorted(ROUTERS))

@@ -42,8 +42,18 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 
 @kernel
 def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) -> None:
-    """Row `i` of `arrivals` joins replica `r`."""
+    """Row `i` of `arrivals` joins replica `r`, or is turned away."""
     s = machine.replicas[r]
+    if s.waiting >= s.most_waiting:
+        s.rejected += 1
+        if len(machine.outcome.replica):
+            index = arrivals.first + i
+            machine.outcome.replica[index] = NONE
+            machine.outcome.preemptions[index] = 0
+            machine.outcome.admitted_s[index] = np.nan
+            machine.outcome.first_token_s[index] = np.nan
+            machine.outcome.finish_s[index] = np.nan
+        return
     place = machine.registers[FREE]
     request = machine.pool[place]
     machine.registers[FREE] = request.next

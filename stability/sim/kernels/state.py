@@ -30,6 +30,7 @@ REPLICA = np.dtype(
         ("max_seqs", "i8"),
         ("max_tokens", "i8"),
         ("admission", "i8"),
+        ("most_waiting", "i8"),  # arrivals that find as many waiting are turned away
         ("prefix_caching", "i8"),
         ("law_kind", "i8"),
         ("law_start", "i8"),
@@ -62,6 +63,7 @@ REPLICA = np.dtype(
         # totals
         ("steps", "i8"),
         ("completed", "i8"),
+        ("rejected", "i8"),
         ("preemptions", "i8"),
         ("generated_tokens", "i8"),
         ("computed_prompt_tokens", "i8"),
@@ -221,7 +223,14 @@ def empty_log(steps: int, samples: int, resolution_s: float) -> Log:
     )
 
 
-def build(servers: Sequence[tuple[Limits, IterationLaw]], *, log: Log, outcome: Outcome, ttft_bins: int) -> Machine:
+def build(
+    servers: Sequence[tuple[Limits, IterationLaw]],
+    *,
+    log: Log,
+    outcome: Outcome,
+    ttft_bins: int,
+    max_waiting: int | None = None,
+) -> Machine:
     """An idle fleet at time 0."""
     count = len(servers)
     replicas = np.zeros(count, dtype=REPLICA).view(np.recarray)
@@ -255,6 +264,7 @@ def build(servers: Sequence[tuple[Limits, IterationLaw]], *, log: Log, outcome: 
     for name in ("oldest", "newest", "partial", "head", "tail", "first_kept", "last_kept"):
         replicas[name] = NONE
     replicas.blocked_s[:] = replicas.emptied_s[:] = math.nan
+    replicas.most_waiting[:] = np.iinfo(np.int64).max if max_waiting is None else max_waiting
     return Machine(
         replicas=replicas,
         pool=np.zeros(0, dtype=REQUEST).view(np.recarray),

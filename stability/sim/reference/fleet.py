@@ -44,6 +44,7 @@ def run_reference(
     uniforms: FloatArray | None = None,
     concurrency: int | None = None,
     horizon_s: float = math.inf,
+    max_waiting: int | None = None,
 ) -> ReferenceRun:
     """Simulate `requests` to the end, or all steps that start before `horizon_s`.
 
@@ -60,6 +61,8 @@ def run_reference(
         The router's random numbers, one row a request.
     concurrency : int, optional
         Closed loop: this many requests at time 0, and a new one at every completion.
+    max_waiting : int, optional
+        A replica at which so many wait turns arrivals away; their `replica` stays -1.
     """
     servers = [
         (PrefixCacheReplica if limits.prefix_caching else ReferenceReplica)(limits=limits, law=law)
@@ -82,6 +85,8 @@ def run_reference(
         row = uniforms[job.index] if uniforms is not None else np.empty(0)
         chosen = choose(router or RoundRobin(), servers, job, row, shares)
         job.arrival_s = now_s
+        if max_waiting is not None and len(servers[chosen].waiting) >= max_waiting:
+            return
         run.replica[job.index] = chosen
         servers[chosen].enqueue(job, now_s)
 

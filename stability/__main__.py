@@ -1,0 +1,5 @@
+"""`python -m stability`: the command line."""
+
+from .cli import main
+
+main()
