@@ -133,8 +133,8 @@ class FleetRun:
         most = max(float(np.max(np.sum(mine, axis=1))), float(np.max(np.sum(theirs, axis=1))), 1e-9)
         return float(np.max(np.abs(mine - theirs))) / most
 
-    def path(self, before_s: float, width: int, error: float) -> FluidPath:
-        """What was sampled."""
+    def path(self, before_s: float, width: int, error: float, spreads: Sequence[float]) -> FluidPath:
+        """What was sampled; `spreads` are the squared coefficients of variation of the demands on each pool."""
         table = np.stack([pool.totals for pool in self.pools], axis=1)  # (n, pools, columns)
         windows = np.clip(np.searchsorted(self.line.start_s, self.grid_s, side="right") - 1, 0, None)
         alive = self.line.alive[windows].astype(np.float64)
@@ -162,6 +162,7 @@ class FleetRun:
             "held": self.held_at,
             "kv_capacity_tokens": np.array([float(pool.replica.usable_kv_tokens) for pool in self.fleet.pools]),
         }
+        columns["backlog_std"] = _backlog_std(columns, np.array(spreads))
         return FluidPath(
             **{name: read_only(column) for name, column in columns.items()},
             pools=tuple(pool.name for pool in self.fleet.pools),
@@ -187,3 +188,13 @@ def _waits(time_s: FloatArray, arrived: FloatArray, admitted: FloatArray, waitin
         at = np.interp(arrived[:, i] * (1 - 1e-9), inside, time_s, right=math.inf)
         found[:, i] = np.where(waiting[:, i] > 1e-9, np.maximum(at - time_s, 0.0), 0.0)
     return found
+
+
+def _backlog_std(columns: dict[str, FloatArray], spreads: FloatArray) -> FloatArray:
+    """Standard deviation of the backlog: that of Poisson arrivals and of what is served since each queue last was empty."""
+    steps = np.diff(columns["time_s"], prepend=columns["time_s"][0])[:, None]
+    waits = columns["waiting"] > 1e-9
+    growth = np.where(waits, columns["arrivals_per_s"] + spreads * columns["throughput_per_s"], 0.0) * steps
+    total = np.cumsum(growth, axis=0)
+    since = np.maximum.accumulate(np.where(waits, 0.0, total), axis=0)
+    return np.asarray(np.sqrt((total - since).sum(axis=1)))

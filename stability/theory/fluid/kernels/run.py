@@ -62,7 +62,9 @@ def advance(
         idle = counts[s.COHORTS] + counts[s.EVICTED] + counts[s.QUEUED] == 0
         if idle and rates.rate_per_s[counts[s.WINDOW]] == 0.0:
             sums[:] = 0.0
-            if not np.isinf(totals[s.NEXT_SAMPLE]):  # not before the next one is due, or a long idle time would look busy
+            if not np.isinf(
+                totals[s.NEXT_SAMPLE]
+            ):  # not before the next one is due, or a long idle time would look busy
                 record(state, kinds, samples, 0.0)
                 totals[s.NEXT_SAMPLE] = totals[s.NOW] + spacing_s
             window = counts[s.WINDOW] + 1
