@@ -17,7 +17,7 @@ from .samples import AT
 from .timeline import Timeline
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class FleetRun:
     """All pools of a fleet under way.
 
@@ -123,7 +123,7 @@ class FleetRun:
         here = slice(*np.searchsorted(self.grid_s, [begin_s, until_s + (1.0 if last else 0.0)]))
         coming = self.line.held_per_s[window]
         self.held_at[here] = self.held.sum() + coming.sum() * (self.grid_s[here] - begin_s)
-        self.held = self.held + coming * (until_s - begin_s)
+        self.held[:] += coming * (until_s - begin_s)
 
     def distance(self, other: FleetRun) -> float:
         """Largest difference of waiting and of running over the fleet, over the most requests in either run."""
@@ -175,8 +175,9 @@ class FleetRun:
         """Requests that arrived at a pool less those that left it or are in it, over those that arrived."""
         found = 0.0
         for pool in self.pools:
-            if pool.arrived > 0:
-                found = max(found, abs(pool.arrived - pool.completed - pool.in_system) / pool.arrived)
+            arrived, completed = pool.counted.tolist()
+            if arrived > 0:
+                found = max(found, abs(arrived - completed - pool.in_system) / arrived)
         return found
 
 
