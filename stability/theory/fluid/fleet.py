@@ -9,7 +9,7 @@ the limit is the difference equation
 
 with admission by the policy. It is computed for one replica of each pool; replicas of a pool share its arrivals evenly.
 **Approximation** for a fleet of few replicas: it has no chance in it. Queues that only chance makes (load below 1) are 0
-here; see `stability.theory.fluid.diffusion` for them.
+here; see `stability.theory.admission` for them.
 """
 
 from __future__ import annotations
