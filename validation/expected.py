@@ -14,7 +14,8 @@ from .cells import Cell, Status
 
 REASONS = {
     "chunk gate": "prompts are admitted chunk by chunk: they evict each other half-way, and no theory predicts how much",
-    "wait": "the wait for admission near capacity still lacks the diffusion of the fluid limit",
+    "wait": "the diffusion leaves out evictions below capacity that chance alone causes, the queue for the token budget while "
+    "others wait for admission, and the convergence of heavy tails; with so few requests the simulated mean is uncertain, too",
     "long prompts": "prefill of many chunks correlates iteration time with what is resident; the theory takes them as "
     "independent but for a request's own work",
     "synchronised": "few distinct lengths: completions synchronise and the capacity of the cycle is not computed yet",

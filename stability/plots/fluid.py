@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -43,7 +45,9 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
             kv.legend()
     else:
         ax.set_xlabel("time, s")
-    ax.plot(time, path.backlog, color=BLUE, label="waiting")
+    ax.plot(time, path.backlog, color=BLUE, label="waiting, two standard deviations")
+    low, high = (np.maximum(path.backlog + 2 * sign * path.backlog_std, 0.0) for sign in (-1, 1))
+    ax.fill_between(time, low, high, color=BLUE, alpha=0.2, linewidth=0)
     ax.plot(time, path.running.sum(axis=1), color=PURPLE, label="running")
     ax.set_ylabel("requests")
     ax.set_ylim(bottom=0)

@@ -9,7 +9,7 @@ the limit is the difference equation
 
 with admission by the policy. It is computed for one replica of each pool; replicas of a pool share its arrivals evenly.
 **Approximation** for a fleet of few replicas: it has no chance in it. Queues that only chance makes (load below 1) are 0
-here; see `stability.theory.fluid.diffusion` for them.
+here; see `stability.theory.admission` for them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ from ...model.fleet import Fleet
 from ...model.workload import Workload
 from ...policies import WeightedSplit
 from ..analyze import analyze
-from ..conditions import work_s
-from ..moments import Demand
 from ..report import StabilityReport
-from ..solve import solve
 from .ages import age_table
 from .events import Burst, Outage
+from .finite import beyond_the_limit
 from .path import FluidPath
 from .run import FleetRun
 from .timeline import Timeline, timeline
@@ -143,7 +141,8 @@ def fluid_path(
         line = line.after(before_s, min(1.0, WARM_LOAD / load))
     grid = before_s + np.linspace(0.0, horizon_s, points)
 
-    memory = _finite_memory(fleet, workload, report) if finite else [None] * len(fleet.pools)
+    beside = [beyond_the_limit(pool, workload, at) for pool, at in zip(fleet.pools, report.pools, strict=True)]
+    memory = [pool.memory_tokens if finite else None for pool in beside]
 
     def run(width: int) -> FleetRun:
         found = FleetRun.of(
@@ -161,7 +160,7 @@ def fluid_path(
 
     found = run(width)
     error = found.distance(run(2 * width)) if width > 1 and estimate_error else math.nan if width > 1 else 0.0
-    return found.path(before_s, width, error)
+    return found.path(before_s, width, error, [pool.spread for pool in beside])
 
 
 def fleet_shares(fleet: Fleet, workload: Workload, router: WeightedSplit | None, report: StabilityReport) -> FloatArray:
@@ -203,22 +202,3 @@ def _work(fleet: Fleet, workload: Workload, horizon_s: float, report: StabilityR
     return sum(
         kinds * life * horizon_s / max(pool.iteration_s, 1e-9) for life, pool in zip(lives, report.pools, strict=True)
     )
-
-
-def _finite_memory(fleet: Fleet, workload: Workload, report: StabilityReport) -> list[float | None]:
-    """KV at which the limit has the capacity that `analyze` gives each pool, where eviction wastes some.
-
-    y/tau = capacity at tau = c0 + y E[W], hence y, hence y E[g] tokens beside the headroom.
-    """
-    classes = [item for item in workload.averaged().classes if item.mean_rate_per_s > 0]
-    rates = np.array([item.mean_rate_per_s for item in classes])
-    solved = solve([pool.replica for pool in fleet.pools], classes, rates / rates.sum(), 0.95)
-    work = work_s(solved.coefficients, solved.demand)
-    found: list[float | None] = []
-    for i, (pool, at) in enumerate(zip(fleet.pools, report.pools, strict=True)):
-        room = float(pool.replica.usable_kv_tokens)
-        spare = 1 / float(solved.capacity[i]) - float(work[i])
-        used = float(solved.demand[i, Demand.VOLUME] * solved.coefficients[i, 0]) / spare if spare > 0 else math.inf
-        wastes = at.evictions_per_request > 0
-        found.append(min(room, used + pool.replica.watermark_tokens) if wastes else None)
-    return found

@@ -45,6 +45,9 @@ class FluidPath(Tabular):
         How long a request that arrives then waits for admission; infinite if beyond the end.
     held : (n,) array
         Requests that no pool can take because none is up.
+    backlog_std : (n,) array
+        Standard deviation of the backlog around the path, by the diffusion: chance in Poisson arrivals and in what is
+        served, added up since the queue last was empty.
     pools : tuple of str
     kv_capacity_tokens : (n_pools,) array
         Of one replica of each pool.
@@ -71,6 +74,7 @@ class FluidPath(Tabular):
     tokens_per_s: FloatArray
     wait_s: FloatArray
     held: FloatArray
+    backlog_std: FloatArray
     pools: tuple[str, ...]
     kv_capacity_tokens: FloatArray
     width: int

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .kernels.state import Kinds, Limits, Rates
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """`count` replicas in the same state."""
 
@@ -26,9 +26,9 @@ class Group:
     run: FluidReplica
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class PoolRun:
-    """One pool under way.
+    """One pool under way; its lists and arrays change as it runs.
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class PoolRun:
         Sums over the replicas at those instants, in the columns of `SAMPLE_COLUMNS`.
     stranded : list of Group
         Lost replicas whose requests wait for the pool's return.
-    arrived, completed : float
-        Requests so far.
+    counted : (2,) ndarray
+        Requests arrived and completed so far.
     """
 
     grid_s: FloatArray
@@ -49,8 +49,7 @@ class PoolRun:
     groups: list[Group]
     totals: FloatArray
     stranded: list[Group] = field(default_factory=list)
-    arrived: float = 0.0
-    completed: float = 0.0
+    counted: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     @classmethod
     def of(
@@ -130,23 +129,25 @@ class PoolRun:
                 steps = np.interp(at, found[:, 0], found[:, column]) - base[column]
                 self.totals[here, column] += group.count * steps
                 self.totals[later, column] += group.count * (found[-1, column] - base[column])
-            self.arrived += group.count * (found[-1, AT["arrived"]] - base[AT["arrived"]])
-            self.completed += group.count * (found[-1, AT["completed"]] - base[AT["completed"]])
+            both = [AT["arrived"], AT["completed"]]
+            self.counted[:] += group.count * (found[-1, both] - base[both])
         for group in self.stranded:
             self.totals[here, AT["waiting"]] += group.count * (group.run.waiting + group.run.resident)
 
     def lose(self, lost: int) -> None:
         """Stop `lost` replicas; the others take over what they had."""
         gone: list[Group] = []
+        kept: list[Group] = []
         for group in sorted(self.groups, key=lambda g: g.count, reverse=True):
             taken = min(group.count, lost - sum(g.count for g in gone))
             if taken:
                 gone.append(Group(taken, group.run.copy()))
-                group.count -= taken
-        self.groups = [group for group in self.groups if group.count]
-        if not self.groups:
-            self.stranded += gone
-        for group in self.groups:
+            if taken < group.count:
+                kept.append(Group(group.count - taken, group.run))
+        self.groups[:] = kept
+        if not kept:
+            self.stranded.extend(gone)
+        for group in kept:
             for other in gone:
                 group.run.absorb(other.run, other.count / self.alive)
 
@@ -159,7 +160,7 @@ class PoolRun:
         self.groups.append(Group(count, run))
         for group in self.stranded:
             run.absorb(group.run, group.count / count)
-        self.stranded = []
+        self.stranded.clear()
 
     def queue(self, mass: float, window: int) -> None:
         """Requests of the mix of `window`, which begins now, join the queues, evenly."""
@@ -177,4 +178,4 @@ class PoolRun:
         for group in self.groups:
             group.run.queue(mass / self.alive, mix)
         self.totals[np.searchsorted(self.grid_s, now_s) :, AT["arrived"]] += mass
-        self.arrived += mass
+        self.counted[0] += mass

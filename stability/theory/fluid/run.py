@@ -17,7 +17,7 @@ from .samples import AT
 from .timeline import Timeline
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class FleetRun:
     """All pools of a fleet under way.
 
@@ -123,7 +123,7 @@ class FleetRun:
         here = slice(*np.searchsorted(self.grid_s, [begin_s, until_s + (1.0 if last else 0.0)]))
         coming = self.line.held_per_s[window]
         self.held_at[here] = self.held.sum() + coming.sum() * (self.grid_s[here] - begin_s)
-        self.held = self.held + coming * (until_s - begin_s)
+        self.held[:] += coming * (until_s - begin_s)
 
     def distance(self, other: FleetRun) -> float:
         """Largest difference of waiting and of running over the fleet, over the most requests in either run."""
@@ -133,8 +133,8 @@ class FleetRun:
         most = max(float(np.max(np.sum(mine, axis=1))), float(np.max(np.sum(theirs, axis=1))), 1e-9)
         return float(np.max(np.abs(mine - theirs))) / most
 
-    def path(self, before_s: float, width: int, error: float) -> FluidPath:
-        """What was sampled."""
+    def path(self, before_s: float, width: int, error: float, spreads: Sequence[float]) -> FluidPath:
+        """What was sampled; `spreads` are the squared coefficients of variation of the demands on each pool."""
         table = np.stack([pool.totals for pool in self.pools], axis=1)  # (n, pools, columns)
         windows = np.clip(np.searchsorted(self.line.start_s, self.grid_s, side="right") - 1, 0, None)
         alive = self.line.alive[windows].astype(np.float64)
@@ -162,6 +162,7 @@ class FleetRun:
             "held": self.held_at,
             "kv_capacity_tokens": np.array([float(pool.replica.usable_kv_tokens) for pool in self.fleet.pools]),
         }
+        columns["backlog_std"] = _backlog_std(columns, np.array(spreads))
         return FluidPath(
             **{name: read_only(column) for name, column in columns.items()},
             pools=tuple(pool.name for pool in self.fleet.pools),
@@ -174,8 +175,9 @@ class FleetRun:
         """Requests that arrived at a pool less those that left it or are in it, over those that arrived."""
         found = 0.0
         for pool in self.pools:
-            if pool.arrived > 0:
-                found = max(found, abs(pool.arrived - pool.completed - pool.in_system) / pool.arrived)
+            arrived, completed = pool.counted.tolist()
+            if arrived > 0:
+                found = max(found, abs(arrived - completed - pool.in_system) / arrived)
         return found
 
 
@@ -187,3 +189,13 @@ def _waits(time_s: FloatArray, arrived: FloatArray, admitted: FloatArray, waitin
         at = np.interp(arrived[:, i] * (1 - 1e-9), inside, time_s, right=math.inf)
         found[:, i] = np.where(waiting[:, i] > 1e-9, np.maximum(at - time_s, 0.0), 0.0)
     return found
+
+
+def _backlog_std(columns: dict[str, FloatArray], spreads: FloatArray) -> FloatArray:
+    """Standard deviation of the backlog: that of Poisson arrivals and of what is served since each queue last was empty."""
+    steps = np.diff(columns["time_s"], prepend=columns["time_s"][0])[:, None]
+    waits = columns["waiting"] > 1e-9
+    growth = np.where(waits, columns["arrivals_per_s"] + spreads * columns["throughput_per_s"], 0.0) * steps
+    total = np.cumsum(growth, axis=0)
+    since = np.maximum.accumulate(np.where(waits, 0.0, total), axis=0)
+    return np.asarray(np.sqrt((total - since).sum(axis=1)))

@@ -232,3 +232,18 @@ def test_the_queue_empties_from_every_state_iff_load_is_below_one(lengths: st.le
     assert str(below.verdict) == "STABLE"
     assert all(math.isfinite(time) for pool in below.drain_s for time in pool)
     assert str(above.verdict) == "UNSTABLE"
+
+
+def test_the_backlog_spreads_as_the_diffusion_says() -> None:
+    """Forty runs: their standard deviation has a relative error of 11 %, and six of them are 67 %; seen: within 10 %."""
+    lengths = L.Independent(L.Uniform(10, 200), L.Uniform(10, 200))
+    fleet = memory(1)
+    capacity = st.analyze(fleet, st.Workload.poisson(1.0, lengths)).capacity_per_s
+    workload = st.Workload.poisson(1.5 * capacity, lengths)
+    path = st.fluid_path(fleet, workload, horizon_s=60.0, points=61)
+    ends = [
+        st.simulate(fleet, workload, horizon_s=60.0, resolution_s=59.0, keep="summary", rng=seed).series["waiting"][1]
+        for seed in range(40)
+    ]
+    assert float(np.std(ends)) == pytest.approx(path.backlog_std[59], rel=0.67)
+    assert float(np.mean(ends)) == pytest.approx(path.backlog[59], abs=6 * path.backlog_std[59] / 40**0.5)
