@@ -13,12 +13,17 @@ from importlib import resources
 from .cells import Cell, Status
 
 REASONS = {
-    "chunk gate": "prompts are admitted chunk by chunk: they evict each other half-way, and no theory predicts how much",
+    "chunk gate": "prompts are admitted chunk by chunk and evict themselves half-way: how much they waste is an estimate, which "
+    "latency below capacity does not take into account",
     "wait": "the diffusion leaves out evictions below capacity that chance alone causes, the queue for the token budget while "
     "others wait for admission, and the convergence of heavy tails; with so few requests the simulated mean is uncertain, too",
     "long prompts": "prefill of many chunks correlates iteration time with what is resident; the theory takes them as "
     "independent but for a request's own work",
-    "synchronised": "few distinct lengths: completions synchronise and the capacity of the cycle is not computed yet",
+    "synchronised": "few distinct lengths: completions synchronise; the cycle is that of the limit of many requests, and what chance "
+    "adds to it is a heuristic",
+    "few running": "prompts are short against outputs: every completion is replaced by many young requests, and the number running "
+    "swings, which the walk takes as constant",
+    "seldom": "memory seldom binds: evictions come in storms, in the tail of the batch's KV, which is taken as normal",
     "steps": "a staircase law jumps where the batch fluctuates across a step's edge; it is averaged at the mean batch",
     "step law": "the catalog's step-time law, or the want of one, misses this measurement by more than the tolerance",
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
@@ -48,6 +53,8 @@ def _reason(cell: Cell) -> str:
         return "step law"
     if cell.claim == "real runs":
         return "prefix caching"
+    if cell.claim.startswith("eviction"):
+        return _eviction_reason(cell.case)
     if "chunk gate" in cell.case:
         return "chunk gate"
     if cell.claim == "ttft":
@@ -59,3 +66,13 @@ def _reason(cell: Cell) -> str:
     if cell.claim == "capacity" and any(name in cell.case for name in ("constant", "two lengths")):
         return "synchronised"
     return "other"
+
+
+def _eviction_reason(case: str) -> str:
+    if "reasoning" in case:
+        return "few running"
+    if any(name in case for name in ("constant", "+-20 %", "10/{")):
+        return "synchronised"
+    if "chunk gate" in case:
+        return "chunk gate"
+    return "seldom" if "slots" in case else "other"
