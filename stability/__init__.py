@@ -2,6 +2,11 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .control.front import CostFront as CostFront
+from .control.front import cost_front as cost_front
+from .control.sized import SizedFleet as SizedFleet
+from .control.sized import SizedPool as SizedPool
+from .control.sizing import cheapest_fleet as cheapest_fleet
 from .errors import InputError as InputError
 from .errors import PlanError as PlanError
 from .errors import PlanSyntaxError as PlanSyntaxError
@@ -13,6 +18,7 @@ from .model import catalog as catalog
 from .model import iteration as iteration
 from .model import lengths as lengths
 from .model.arrivals import RateSchedule as RateSchedule
+from .model.candidate import Candidate as Candidate
 from .model.catalog import replica as replica
 from .model.engine import Engine as Engine
 from .model.fleet import Barrier as Barrier

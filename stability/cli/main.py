@@ -15,6 +15,7 @@ from ..errors import StabilityError, unknown_name
 COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
     "compare": "Two plans side by side.",
+    "size": "The cheapest fleet that serves a plan within its targets.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",
