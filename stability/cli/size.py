@@ -47,7 +47,7 @@ STEPS = (4.0, 3.0, 2.0, 1.5, 1.0, 0.75, 0.5)
 )
 @click.option("--front", type=click.Choice(("headroom", "itl")), help="The cheapest fleet for several targets instead.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Also draw the answer to a picture file.")
-@click.option("--time-limit", type=float, default=60.0, metavar="S", help="For one call of the solver, s.")
+@click.option("--time-limit", type=float, default=20.0, metavar="S", help="For branch and bound, s.")
 @click.option("--example", is_flag=True, help="Print the bundled example plan instead.")
 @json_option
 def size(

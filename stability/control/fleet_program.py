@@ -6,7 +6,8 @@ Replicas n_i of candidate i, shares y_ikt of class k in window t, rows t_irk of 
    \min \sum_i p_i n_i \quad \text{s.t.} \quad \sum_i y_{ikt} = 1, \qquad
    \sum_k \lambda_{kt}\, y_{ikt}\, t_{irk} \le n_i, \qquad n_i \in \mathbb{Z}, \; \underline n_i \le n_i \le \bar n_i .
 
-- A fleet that changes has n_it and pays for starts :math:`u_{it} \ge n_{it} - n_{i,t-1}`.
+- A fleet that changes has n_it and pays for starts :math:`u_{it} \ge n_{it} - n_{i,t-1}`. The replicas of each window cost
+  at least what the cheapest fleet for that window alone does: rows that branch and bound would be long to find.
 - Failures f (replicas lost by candidate) must leave max(n_i - f_i, 0), stable under a split of its own; with
   a binary b_i the survivors are :math:`s_i \le n_i - f_i b_i,\ s_i \le U_i b_i`. Which f matter is found one by one
   (`failing`): a program with fewer failures is a relaxation, so a solution that withstands all is optimal.
@@ -21,12 +22,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .._types import BoolArray, FloatArray, IntArray
-from .programs import GAP, Optimum, Program
+from .programs import GAP, TINY, Budget, Optimum, Program
 
 MARGIN = 1e-6
 """Relative distance of every load from its limit."""
@@ -57,6 +58,8 @@ class FleetProgram:
         Whether the first window follows the last.
     failures : list of (int, tuple of int)
         Window and replicas lost by candidate.
+    floors : list of float
+        Least price of the replicas of each window, where the fleet varies.
     """
 
     price: FloatArray
@@ -71,6 +74,7 @@ class FleetProgram:
     start_cost_per_hour: float | None = None
     repeats: bool = True
     failures: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
 
     @property
     def varies(self) -> bool:
@@ -82,21 +86,35 @@ class FleetProgram:
         need = [float((self.rates_per_s * rows.max(axis=0)).sum(axis=-1).max()) for rows in self.target]
         return np.ceil(np.array(need) * (1 + MARGIN)) + self.spares
 
-    def cheapest(self, *, gap: float = GAP, time_limit_s: float = 60.0) -> tuple[IntArray, Optimum]:
+    def cheapest(self, budget: Budget, *, gap: float = GAP) -> tuple[IntArray, Optimum]:
         """Counts of the cheapest fleet that withstands all failures, (n_windows, n), and the program's outcome."""
+        if self.varies and not self.floors:
+            self.floors = self._alone(budget.half() / (2 * len(self.rates_per_s)))
         while True:
-            found, counts = self._solve(gap, time_limit_s, beyond=False)
+            found, counts = self._solve(gap, budget.half(), beyond=False)
             if not len(found.values) or not self._add_failures(counts):
                 return counts, found
 
-    def least_beyond(self, *, time_limit_s: float = 60.0) -> IntArray:
+    def _alone(self, time_limit_s: float) -> list[float]:
+        """Bound on the price of each window's replicas from a program of its own; its failures count here, too."""
+        floors = []
+        for t, rates in enumerate(self.rates_per_s):
+            one = replace(
+                self, rates_per_s=rates[None], share=np.ones(1), start_cost_per_hour=None, failures=[], floors=[]
+            )
+            _, found = one.cheapest(Budget(2 * time_limit_s))
+            floors.append(found.bound if math.isfinite(found.bound) else 0.0)
+            self.failures += [(t, lost) for _, lost in one.failures if (t, lost) not in self.failures]
+        return floors
+
+    def least_beyond(self, budget: Budget) -> IntArray:
         """Fewest replicas beyond `at_most` with which the windows can be served, by candidate."""
         while True:
-            found, counts = self._solve(GAP, time_limit_s, beyond=True)
+            found, counts = self._solve(GAP, budget.half(), beyond=True)
             if not len(found.values):
                 return np.zeros(len(self.price), dtype=np.int64)
             if not self._add_failures(counts):
-                return np.maximum(counts.max(axis=0) - np.minimum(self.at_most, 1e15), 0).astype(np.int64)
+                return np.asarray(np.maximum(counts.max(axis=0) - np.minimum(self.at_most, 1e15), 0), dtype=np.int64)
 
     def failing(self, window: int, counts: IntArray) -> tuple[int, ...] | None:
         """Replicas lost by candidate that a fleet does not withstand in a window, or None."""
@@ -144,6 +162,8 @@ class FleetProgram:
                         program.row([row[i], extra[i]], [1.0, -1.0], at_most=float(self.at_most[i]))
         elif self.varies:
             self._add_starts(program, counts)
+            for row, floor in zip(counts, self.floors, strict=True):
+                program.row(row, self.price, at_least=floor * (1 - TINY))
         for t in range(windows):
             self._add_block(program, self.target, self.rates_per_s[t], counts[t if self.varies else 0])
         for t, lost in self.failures:

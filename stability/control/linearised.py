@@ -19,10 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .._types import FloatArray, read_only
+from ..errors import UnservableError
+from ..model.candidate import Candidate
 from ..model.fleet import Fleet
 from ..model.replica import Replica
 from ..model.targets import Targets
@@ -32,7 +35,7 @@ from ..theory.analyze import analyze
 from ..theory.conditions import GATE_ROWS, RESERVE_ROWS, work_s
 from ..theory.latency import latency, rate_within
 from ..theory.moments import moments
-from ..theory.solve import solve
+from ..theory.solve import largest_footprint, solve
 
 TARGETS = ("itl_s", "ttft_mean_s", "ttft_p99_s")
 """Latency targets, by field of `Targets` and of `LatencyReport`."""
@@ -83,7 +86,8 @@ def linearised(replica: Replica, classes: Sequence[RequestClass], mix: FloatArra
     used = np.flatnonzero(mix > 0)
     chosen = [classes[k].with_rate(1.0) for k in used.tolist()]
     shares = mix[used] / mix[used].sum()
-    solved = solve([replica], chosen, shares, 0.95)
+    whole = _merged(tuple(chosen), tuple(shares.tolist()))
+    solved = solve([replica], whole.classes, whole.rates_per_s, 0.95)
     limit = float(solved.stable_below[0])
     none = np.zeros((3, len(classes)))
     if not limit > 0:
@@ -108,10 +112,7 @@ def linearised(replica: Replica, classes: Sequence[RequestClass], mix: FloatArra
     stable = none.copy()
     stable[:, used] = times
     cap = 1.0 - (targets.headroom or 0.0)
-    fleet, at_cap = (
-        Fleet.of(replica),
-        Workload([c.with_rate(s * cap * limit) for c, s in zip(chosen, shares, strict=True)]),
-    )
+    fleet, at_cap = Fleet.of(replica), whole.scaled(rate_per_s=cap * limit)
     missed = missed_targets(fleet, at_cap, targets)
     target = stable / cap
     for name in missed:
@@ -126,6 +127,56 @@ def linearised(replica: Replica, classes: Sequence[RequestClass], mix: FloatArra
         else:
             target = np.concatenate([target, stable * (limit / reach)])
     return Linearised(stable=read_only(stable), target=read_only(target))
+
+
+def misfit(item: Candidate, one: RequestClass) -> str:
+    """Why a candidate cannot hold a class, by `analyze`; empty where it can."""
+    policy = scheduler_of(item.replica.engine)
+    if isinstance(policy, Fcfs) and largest_footprint(one, policy.evicts) <= item.replica.usable_kv_tokens:
+        return ""
+    try:
+        analyze(Fleet.of(item.replica, name=item.name), Workload([one]))
+    except UnservableError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FirstRows:
+    """First rows of a candidate, and the classes it can serve nothing of, with the reason."""
+
+    stable: FloatArray
+    target: FloatArray
+    refusals: dict[int, str]
+
+
+def first_rows(item: Candidate, classes: Sequence[RequestClass], mix: FloatArray, targets: Targets) -> FirstRows:
+    """Rows at `mix`; where nothing of it can be served, one class at a time, the greatest of each class's rows added up."""
+    none = np.zeros((3, len(classes)))
+    if not mix.any():
+        return FirstRows(stable=none, target=none, refusals={})
+    whole = linearised(item.replica, classes, mix, targets)
+    if not whole.refusal:
+        return FirstRows(stable=whole.stable, target=whole.target, refusals={})
+    stable, target, refusals = none.copy(), none[:1].copy(), {}
+    for k in np.flatnonzero(mix > 0).tolist():
+        alone = linearised(item.replica, classes, mix * (np.arange(len(mix)) == k), targets)
+        stable[:, k], target[0, k] = alone.stable[:, k], alone.target[:, k].max()
+        if alone.refusal:
+            refusals[k] = alone.refusal
+    return FirstRows(stable=stable, target=target, refusals=refusals)
+
+
+@lru_cache(maxsize=256)
+def _merged(classes: tuple[RequestClass, ...], shares: tuple[float, ...]) -> Workload:
+    """The mix at rate 1, as one class of mixed lengths where nothing else tells the classes apart.
+
+    Rates of one class scale without rounding its mix, by which what is costly about lengths is remembered.
+    """
+    whole = workload_at(classes, np.array(shares))
+    if any(item.max_output_tokens is not None for item in classes):
+        return whole
+    return Workload.poisson(1.0, whole.lengths)
 
 
 def latency_at(fleet: Fleet, workload: Workload, name: str) -> float:

@@ -14,6 +14,7 @@ bound is the one that HiGHS reports from its branch and bound; small cases are c
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,24 @@ GAP = 1e-7
 
 TINY = 1e-9
 """Reduced cost, relative to the largest cost, that counts as none: the solver's dual tolerance."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Time for a series of programs.
+
+    Parameters
+    ----------
+    seconds : float > 0
+        For all of them.
+    """
+
+    seconds: float
+    _started: float = field(default_factory=time.monotonic)
+
+    def half(self) -> float:
+        """Half of what is left, s; at least a second, so that a late program is solved as well as may be."""
+        return max(1.0, (self.seconds - (time.monotonic() - self._started)) / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,14 +164,14 @@ class Program:
         equal = low == high
         above, below = np.isfinite(low) & ~equal, np.isfinite(high) & ~equal
         cost = np.array(self.cost)
-        found = linprog(
-            cost,
-            A_ub=vstack([matrix[below], -matrix[above]]) if (below | above).any() else None,
-            b_ub=np.concatenate([high[below], -low[above]]) if (below | above).any() else None,
-            A_eq=matrix[equal] if equal.any() else None,
-            b_eq=low[equal] if equal.any() else None,
-            bounds=np.stack([self.lower, self.upper], axis=1),
-            method="highs",
+        bounded = bool((below | above).any())
+        inequalities: Any = vstack([matrix[below], -matrix[above]]) if bounded else None
+        limits: Any = np.concatenate([high[below], -low[above]]) if bounded else None
+        equalities: Any = matrix[equal] if equal.any() else None
+        values: Any = low[equal] if equal.any() else None
+        box: Any = np.stack([self.lower, self.upper], axis=1)
+        found: Any = linprog(
+            cost, A_ub=inequalities, b_ub=limits, A_eq=equalities, b_eq=values, bounds=box, method="highs"
         )
         if found.status in (2, 3):
             return _nothing("infeasible" if found.status == 2 else "unbounded")
@@ -161,7 +180,7 @@ class Program:
         prices = np.zeros(len(low))
         if equal.any():
             prices[equal] = found.eqlin.marginals
-        if (below | above).any():
+        if bounded:
             prices[below] = found.ineqlin.marginals[: int(below.sum())]
             prices[above] -= found.ineqlin.marginals[int(below.sum()) :]
         return Optimum(

@@ -18,6 +18,7 @@ from ..theory.analyze import analyze
 from ..theory.solve import largest_footprint
 from .fleet_program import FleetProgram, balanced, failures_of
 from .linearised import LIGHT, TARGETS, latency_at
+from .programs import Budget
 
 NAMES = {"itl_s": "inter-token latency", "ttft_mean_s": "mean time to first token", "ttft_p99_s": "TTFT, 99 %"}
 
@@ -27,7 +28,7 @@ def refused(
     classes: Sequence[RequestClass],
     targets: Targets,
     unservable: Mapping[tuple[int, int], str],
-    refusals: Mapping[int, str],
+    refusals: Mapping[tuple[int, int], str],
 ) -> str:
     """A sentence on a class that no candidate can serve at any rate; empty if there is none.
 
@@ -38,15 +39,15 @@ def refused(
     targets : Targets
     unservable : mapping of (candidate, class) to str
         Pairs that do not fit, with the reason.
-    refusals : mapping of int to str
-        Candidates that can serve nothing within the targets, with the reason.
+    refusals : mapping of (candidate, class) to str
+        Pairs of which nothing can be served within the targets, with the reason.
     """
     for k, item in enumerate(classes):
         fits = [i for i in range(len(kinds)) if (i, k) not in unservable]
         if not fits:
             return _too_long(kinds, item, unservable[0, k])
-        if all(i in refusals for i in fits):
-            return _too_slow([kinds[i] for i in fits], item, targets, [refusals[i] for i in fits])
+        if all((i, k) in refusals for i in fits):
+            return _too_slow([kinds[i] for i in fits], item, targets, [refusals[i, k] for i in fits])
     return ""
 
 
@@ -90,7 +91,7 @@ def _above(value: float) -> str:
 
 
 def shortfall(
-    kinds: Sequence[Candidate], classes: Sequence[RequestClass], program: FleetProgram, time_limit_s: float
+    kinds: Sequence[Candidate], classes: Sequence[RequestClass], program: FleetProgram, budget: Budget
 ) -> str:
     """A sentence on what the candidates serve at most, which limit binds, and how many replicas are missing.
 
@@ -100,12 +101,12 @@ def shortfall(
     classes : sequence of RequestClass
     program : FleetProgram
         Infeasible.
-    time_limit_s : float
-        For the solver.
+    budget : Budget
+        Time for the solver.
     """
     most = np.minimum(program.at_most, np.maximum(program.enough(), program.at_least)).astype(np.int64)
     reach, stranded = _reach(program, most)
-    beyond = program.least_beyond(time_limit_s=time_limit_s)
+    beyond = program.least_beyond(budget)
     limits = ", ".join(
         f"{kind.name} {n}" for kind, n in zip(kinds, most.tolist(), strict=True) if n < program.enough().max()
     )

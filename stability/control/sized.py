@@ -218,7 +218,7 @@ class SizedFleet(Tabular):
     def _tables(self) -> list[tuple[list[tuple[str, ...]], tuple[str, ...]]]:
         if not self.feasible:
             return []
-        tables = [(self._pool_rows(), self._POOLS)]
+        tables: list[tuple[list[tuple[str, ...]], tuple[str, ...]]] = [(self._pool_rows(), self._POOLS)]
         if len(self.replicas) > 1:
             tables.append(self._window_rows())
         if len(self.pools) > 1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._result import Verdict
 from .._types import FloatArray, IntArray, read_only
-from ..errors import InputError, UnservableError, check_integer, check_number
+from ..errors import InputError, check_integer, check_number
 from ..model.candidate import Candidate
 from ..model.fleet import Fleet
 from ..model.targets import Targets
@@ -18,8 +18,8 @@ from ..model.workload import Workload
 from ..theory.analyze import analyze
 from ..theory.latency import latency
 from .fleet_program import FleetProgram, balanced
-from .linearised import linearised, workload_at
-from .programs import GAP, Optimum
+from .linearised import first_rows, linearised, misfit, workload_at
+from .programs import GAP, Budget, Optimum
 from .shortfall import refused, shortfall
 from .sized import SizedFleet, SizedPool
 from .windows import Windows, windows_of
@@ -39,7 +39,7 @@ def cheapest_fleet(
     spares: int = 0,
     switching_cost: float | None = None,
     gap: float = GAP,
-    time_limit_s: float = 60.0,
+    time_limit_s: float = 20.0,
 ) -> SizedFleet:
     """The cheapest number of replicas of each candidate that is stable under a workload and meets its targets.
 
@@ -63,7 +63,7 @@ def cheapest_fleet(
     gap : float >= 0
         Relative gap between cost and bound at which branch and bound stops.
     time_limit_s : float > 0
-        Time for one call of the solver, s; the gap that is left is in the result.
+        Time for branch and bound in all, s; the gap that is left is in the result.
 
     Returns
     -------
@@ -149,7 +149,7 @@ class _Sizing:
     targets: Targets
     program: FleetProgram
     unservable: dict[tuple[int, int], str]
-    refusals: dict[int, str]
+    refusals: dict[tuple[int, int], str]
     rounds: int = 1
     judged: dict[tuple[int, bytes], _Judgement] = field(default_factory=dict)
 
@@ -167,28 +167,22 @@ class _Sizing:
         unservable: dict[tuple[int, int], str] = {}
         for i, item in enumerate(kinds):
             for k, one in enumerate(classes):
-                try:
-                    analyze(Fleet.of(item.replica, name=item.name), Workload([one]))
-                except UnservableError as error:
+                why = misfit(item, one)
+                if why:
                     allowed[i, k] = False
-                    unservable[i, k] = str(error)
+                    unservable[i, k] = why
         busiest = windows.rates_per_s[int(windows.rates_per_s.sum(axis=1).argmax())]
         mean = windows.share @ windows.rates_per_s
-        refusals: dict[int, str] = {}
+        refusals: dict[tuple[int, int], str] = {}
         target: list[FloatArray] = []
         stable: list[FloatArray] = []
         for i, item in enumerate(kinds):
             mix = np.where(allowed[i], np.where(busiest > 0, busiest, TRACE * mean), 0.0)
-            rows = np.zeros((3, len(classes)))
-            own = rows, rows
-            if mix.any():
-                found = linearised(item.replica, classes, mix, targets)
-                own = found.target, found.stable
-                if found.refusal:
-                    refusals[i] = found.refusal
-                    allowed[i] = False
-            target.append(own[0])
-            stable.append(own[1])
+            found = first_rows(item, classes, mix, targets)
+            refusals |= {(i, k): why for k, why in found.refusals.items()}
+            allowed[i, list(found.refusals)] = False
+            target.append(found.target)
+            stable.append(found.stable)
         start = None if switching_cost is None else switching_cost / windows.hours
         program = FleetProgram(
             price=np.array([float(item.replica.price_per_hour or 0.0) for item in kinds]),
@@ -212,14 +206,15 @@ class _Sizing:
 
     def run(self, gap: float, time_limit_s: float) -> SizedFleet:
         """Solve, judge, linearise where it fails, until `analyze` agrees."""
+        budget = Budget(time_limit_s)
         while True:
-            counts, found = self.program.cheapest(gap=gap, time_limit_s=time_limit_s)
+            counts, found = self.program.cheapest(budget, gap=gap)
             if not len(found.values):
                 if found.status == "none":
                     raise InputError(
                         f"time_limit_s = {time_limit_s:g}, must be longer: the solver found no fleet in that time. Raise it."
                     )
-                return _none(self, shortfall(self.kinds, self.windows.classes, self.program, time_limit_s), self.rounds)
+                return _none(self, shortfall(self.kinds, self.windows.classes, self.program, budget), self.rounds)
             everywhere = counts if self.program.varies else np.repeat(counts[:1], len(self.windows.rates_per_s), axis=0)
             shares = self._splits(everywhere)
             failed = self._failed(everywhere, shares)
@@ -380,11 +375,11 @@ def _assumptions(sizing: _Sizing) -> tuple[str, ...]:
         notes.append(
             "a target for the time to first token is a largest load in the program, by a latency approximation"
         )
-    for i, why in sizing.refusals.items():
-        notes.append(f"{sizing.kinds[i].name} is not used: {why}")
-    for (i, k), _ in sizing.unservable.items():
+    for (i, k), why in sizing.refusals.items():
+        notes.append(f"{sizing.kinds[i].name} gets nothing of class {sizing.windows.classes[k].name!r}: {why}")
+    for i, k in sizing.unservable:
         notes.append(
-            f"{sizing.kinds[i].name} cannot hold the longest requests of class {sizing.windows.classes[k].name}"
+            f"{sizing.kinds[i].name} cannot hold the longest requests of class {sizing.windows.classes[k].name!r}"
         )
     return tuple(notes)
 

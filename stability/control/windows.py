@@ -42,7 +42,7 @@ class Windows:
     def greatest(self) -> IntArray:
         """For each window, one whose rates are nowhere lower and that no other window exceeds in the same sense."""
         rates = self.rates_per_s
-        over = (rates[None] >= rates[:, None]).all(axis=-1)  # [t, other]
+        over = np.asarray((rates[None] >= rates[:, None]).all(axis=-1))  # [t, other]
         order = np.argsort(-rates.sum(axis=-1), kind="stable")
         return np.array([next(int(other) for other in order if over[t, other]) for t in range(len(rates))])
 

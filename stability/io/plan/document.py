@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Literal
 
@@ -60,7 +60,7 @@ class Plan:
     workload: Workload
     targets: Targets
     path: str
-    sizing: Sizing = Sizing()
+    sizing: Sizing = field(default_factory=Sizing)
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

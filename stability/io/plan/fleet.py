@@ -71,6 +71,8 @@ class BarrierSection(Section):
 class ReplicaSection(Section):
     """One replica: a GPU and a model of the catalog, or an explicit law and KV capacity."""
 
+    named: ClassVar[str]
+    """The key that names it."""
     gpu: Text | None = Field(default=None, description="a GPU that `stability catalog` lists")
     model: Text | None = Field(default=None, description="a model that `stability catalog` lists")
     tensor_parallel: Count = Field(default=1, description="GPUs that share each layer")
@@ -92,6 +94,11 @@ class ReplicaSection(Section):
     price_per_hour: NonNegative | None = Field(
         default=None, description="the price of a replica, all of its GPUs together, in any currency"
     )
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The known keys, its name first."""
+        return sorted(super().keys(), key=lambda name: name != cls.named)
 
     def replica(self, problems: Problems, key: Key) -> Replica | None:
         """The replica, or None after noting why there is none."""
@@ -167,6 +174,7 @@ class ReplicaSection(Section):
 class PoolSection(ReplicaSection):
     """Equal replicas: a GPU and a model of the catalog, or an explicit law and KV capacity."""
 
+    named: ClassVar[str] = "pool"
     hints: ClassVar[dict[str, str]] = {"replicas": "Remove the pool or give it a replica."}
     pool: Text = Field(description="a name of its own")
     replicas: Count = Field(default=1, description="the number of replicas")

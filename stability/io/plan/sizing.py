@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from ...model.candidate import Candidate, Sizing
@@ -14,6 +16,7 @@ from .source import Key
 class CandidateSection(ReplicaSection):
     """A kind of replica that the fleet may hold some of."""
 
+    named: ClassVar[str] = "candidate"
     candidate: Text = Field(description="a name of its own")
     at_least: CountOrNone = Field(default=0, description="the fewest replicas, such as those bought already")
     at_most: CountOrNone | None = Field(default=None, description="the most replicas, such as a quota")
