@@ -33,9 +33,9 @@ MARGIN = 1e-6
 """Relative distance of every load from its limit."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FleetProgram:
-    """Data of the program; rows grow as mixes are added.
+    """Data of the program; the lists of rows and failures grow.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class FleetProgram:
     def cheapest(self, budget: Budget, *, gap: float = GAP) -> tuple[IntArray, Optimum]:
         """Counts of the cheapest fleet that withstands all failures, (n_windows, n), and the program's outcome."""
         if self.varies and not self.floors:
-            self.floors = self._alone(budget.half() / (2 * len(self.rates_per_s)))
+            self.floors.extend(self._alone(budget.half() / (2 * len(self.rates_per_s))))
         while True:
             found, counts = self._solve(gap, budget.half(), beyond=False)
             if not len(found.values) or not self._add_failures(counts):
@@ -104,7 +104,7 @@ class FleetProgram:
             )
             _, found = one.cheapest(Budget(2 * time_limit_s))
             floors.append(found.bound if math.isfinite(found.bound) else 0.0)
-            self.failures += [(t, lost) for _, lost in one.failures if (t, lost) not in self.failures]
+            self.failures.extend((t, lost) for _, lost in one.failures if (t, lost) not in self.failures)
         return floors
 
     def least_beyond(self, budget: Budget) -> IntArray:

@@ -30,7 +30,7 @@ TINY = 1e-9
 """Reduced cost, relative to the largest cost, that counts as none: the solver's dual tolerance."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Time for a series of programs.
 
@@ -79,7 +79,7 @@ class Optimum:
         return (self.value - self.bound) / max(1.0, abs(self.value))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A program under construction."""
 

@@ -15,7 +15,7 @@ from ..model.targets import Targets
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
 from ..theory.analyze import analyze
-from ..theory.solve import largest_footprint
+from ..theory.solve import FEW_FIT, largest_footprint
 from .fleet_program import FleetProgram, balanced, failures_of
 from .linearised import LIGHT, TARGETS, latency_at
 from .programs import Budget
@@ -58,9 +58,10 @@ def _too_long(kinds: Sequence[Candidate], item: RequestClass, said: str) -> str:
     longest = largest_footprint(item, isinstance(policy, Fcfs) and policy.evicts)
     if not math.isfinite(longest):
         return f"kv_memory binds: no candidate holds class {item.name!r} ({said})"
+    needed = math.ceil(longest / FEW_FIT)
     return (
         f"kv_memory binds: class {item.name!r} has requests of up to {longest:.0f} KV tokens, and the largest candidate, "
-        f"{best.name}, holds {max(rooms)}; a candidate with {longest:.0f} KV tokens, or shorter requests, would do"
+        f"{best.name}, holds {max(rooms)}; a candidate with {needed} KV tokens, in which {1 / FEW_FIT:.0f} fit, would do"
     )
 
 

@@ -147,9 +147,10 @@ class SizedFleet(Tabular):
         return Fleet([Pool(self.candidates[i].name, self.candidates[i].replica, n) for i, n in self._used(window)])
 
     def split(self, window: int = 0) -> WeightedSplit:
-        """The routing in `window`, for `simulate`: one row a class with a rate in it, one weight a pool of `fleet`."""
+        """The routing in `window`, for `simulate`: one row a class, one weight a pool of `fleet`."""
         rows = self.rates_per_s[window][[i for i, _ in self._used(window)]].T
-        return WeightedSplit([row.tolist() for row in rows if row.any()])
+        evenly = [float(n) for _, n in self._used(window)]  # for classes that do not come
+        return WeightedSplit([row.tolist() if row.any() else evenly for row in rows])
 
     def _used(self, window: int) -> list[tuple[int, int]]:
         if not self.feasible:
@@ -161,10 +162,12 @@ class SizedFleet(Tabular):
         if not self.feasible:
             return [("fleet", "none"), ("because", self.reason)]
         gap = f"{self.lower_bound_per_hour:.6g}/h (gap {max(self.gap, 0.0):.1e})"
+        starts = self.cost_per_hour - sum(pool.cost_per_hour for pool in self.pools) if len(self.start_s) > 1 else 0.0
         found = [
             ("fleet", ", ".join(f"{pool.replicas} {pool.name}" for pool in self.pools)),
             ("because", self.reason),
             ("cost", f"{self.cost_per_hour:.6g}/h"),
+            *([("  of it starts", f"{starts:.6g}/h")] if starts > 1e-9 * self.cost_per_hour else []),
             ("  no fleet below", gap),
             ("GPUs", str(sum(pool.gpus for pool in self.pools))),
             ("verdict", str(self.verdict)),

@@ -184,12 +184,14 @@ class _Sizing:
             target.append(found.target)
             stable.append(found.stable)
         start = None if switching_cost is None else switching_cost / windows.hours
+        # One fleet: windows that another exceeds in every class need no place in the program.
+        kept = np.unique(windows.greatest()) if start is None else np.arange(len(windows.share))
         program = FleetProgram(
             price=np.array([float(item.replica.price_per_hour or 0.0) for item in kinds]),
             at_least=np.array([float(item.at_least) for item in kinds]),
             at_most=np.array([math.inf if item.at_most is None else float(item.at_most) for item in kinds]),
-            rates_per_s=windows.rates_per_s,
-            share=windows.share,
+            rates_per_s=windows.rates_per_s[kept],
+            share=windows.share[kept],
             allowed=allowed,
             target=target,
             stable=stable,
@@ -197,9 +199,6 @@ class _Sizing:
             start_cost_per_hour=start,
             repeats=windows.repeats,
         )
-        if start is None:  # one fleet: windows that another exceeds in every class need no place in the program
-            kept = np.unique(windows.greatest())
-            program.rates_per_s, program.share = windows.rates_per_s[kept], windows.share[kept]
         return cls(
             kinds=kinds, windows=windows, targets=targets, program=program, unservable=unservable, refusals=refusals
         )
@@ -353,7 +352,7 @@ def _judgement(item: Candidate, windows: Windows, rates: FloatArray, targets: Ta
     mean = p99 = None
     if targets.ttft_mean_s is not None or targets.ttft_p99_s is not None:
         found = latency(fleet, workload)
-        mean, p99 = found.ttft_mean_s, found.ttft_p99_s
+        mean, p99 = float(found.ttft_mean_s), float(found.ttft_p99_s)
     met = stable and load < 1 - (targets.headroom or 0.0)
     met = met and not (targets.itl_s is not None and report.itl_s > targets.itl_s)
     met = met and not (targets.ttft_mean_s is not None and mean is not None and mean > targets.ttft_mean_s)
