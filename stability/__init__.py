@@ -2,8 +2,10 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .control.disaggregated import Disaggregation as Disaggregation
 from .control.front import CostFront as CostFront
 from .control.front import cost_front as cost_front
+from .control.pd import disaggregation as disaggregation
 from .control.sized import SizedFleet as SizedFleet
 from .control.sized import SizedPool as SizedPool
 from .control.sizing import cheapest_fleet as cheapest_fleet
