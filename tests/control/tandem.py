@@ -117,7 +117,7 @@ def simulate(arrival_s, prompt, output, *, prefill, decode, counts, seconds_per_
             if what != link_version:
                 continue
             share_link(now)
-            for i in [i for i, left in moving.items() if left <= 1e-9]:
+            for i in [i for i, left in moving.items() if left <= 1e-4]:
                 del moving[i]
                 push(now + latency_s, "arrived", i)
             share_link(now)
