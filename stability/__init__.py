@@ -3,8 +3,13 @@
 from . import policies as policies
 from ._result import Verdict as Verdict
 from .control.disaggregated import Disaggregation as Disaggregation
+from .control.experts import ExpertBalance as ExpertBalance
+from .control.experts import expert_balance as expert_balance
+from .control.experts import zipf_loads as zipf_loads
 from .control.front import CostFront as CostFront
 from .control.front import cost_front as cost_front
+from .control.hindsight import HindsightBound as HindsightBound
+from .control.hindsight import hindsight_bound as hindsight_bound
 from .control.pd import disaggregation as disaggregation
 from .control.sized import SizedFleet as SizedFleet
 from .control.sized import SizedPool as SizedPool
