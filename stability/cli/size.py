@@ -28,9 +28,9 @@ STEPS = (4.0, 3.0, 2.0, 1.5, 1.0, 0.75, 0.5)
     examples=(
         ("stability size", "the bundled example: chat and code through a day"),
         ("stability size plan.yaml", "a plan of your own, with a price_per_hour for each pool or candidate"),
-        ("stability size --spares 2", "stable with any two replicas lost"),
-        ("stability size --switching-cost 0.5", "a fleet that follows the schedule"),
-        ("stability size --front headroom", "what headroom costs"),
+        ("stability size plan.yaml --spares 2", "stable with any two replicas lost"),
+        ("stability size plan.yaml --switching-cost 0.5", "a fleet that follows the schedule"),
+        ("stability size plan.yaml --front headroom", "what headroom costs"),
         ("stability size --plot fleet.png", "as a picture"),
         ("stability size --example > plan.yaml", "a plan to start from"),
     ),

@@ -92,6 +92,8 @@ class SizedFleet(Tabular):
         Names of the request classes.
     start_s : (n_windows,) ndarray
         Where each window begins, s; 0 for scenarios.
+    end_s : float
+        Where the last one ends, s; 0 without a schedule.
     replicas : (n_windows, n) ndarray of int
         Replicas of each candidate.
     rates_per_s : (n_windows, n, n_classes) ndarray
@@ -116,6 +118,7 @@ class SizedFleet(Tabular):
     candidates: tuple[Candidate, ...]
     classes: tuple[str, ...]
     start_s: FloatArray
+    end_s: float
     replicas: IntArray
     rates_per_s: FloatArray
     costs_per_hour: FloatArray

@@ -41,7 +41,7 @@ def plot_sized_fleet(sized: SizedFleet, ax: Axes | None = None) -> Axes:
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(used))]
     if sized.start_s.any():
         hours = sized.start_s / 3600
-        edges = np.append(hours, hours[-1] + (hours[-1] - hours[-2]))
+        edges = np.append(hours, sized.end_s / 3600)
         rates = sized.rates_per_s.sum(axis=(1, 2))
         stacked = np.vstack([costs, costs[-1:]]).T
         ax.stackplot(edges, stacked, step="post", colors=colours, labels=names)
@@ -52,6 +52,7 @@ def plot_sized_fleet(sized: SizedFleet, ax: Axes | None = None) -> Axes:
         right.step(edges, np.append(rates, rates[-1]), where="post", color="black", linewidth=1)
         right.set_ylabel("requests/s (line)")
         right.set_ylim(0, 1.1 * float(rates.max()))
+        ax.set_xlim(0, float(edges[-1]))
         ax.legend(loc="lower left", fontsize=8)
         return ax
     top = costs.max(axis=0)
