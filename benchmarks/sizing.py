@@ -74,7 +74,6 @@ def main() -> None:
         found = st.cheapest_fleet(kinds, traffic, targets=targets, **settings)
         wall, cpu = time.perf_counter() - started, time.process_time() - processor
         print(f"{name}: {wall:.1f} s, {cpu:.1f} s of processor; {found}, gap {found.gap:.1e}, rounds {found.rounds}")
-        print(found.summary())
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from ..model.candidate import Candidate
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
-from ..theory.analyze import analyze
-from ..theory.latency import latency
 from .fleet_program import FleetProgram, balanced
-from .linearised import first_rows, linearised, misfit, workload_at
+from .judgement import Judgement, judgement
+from .linearised import Linearised, first_rows, linearised, misfit
 from .programs import GAP, Budget, Optimum
 from .shortfall import refused, shortfall
 from .sized import SizedFleet, SizedPool
@@ -26,6 +25,9 @@ from .windows import Windows, windows_of
 
 MOST_ROUNDS = 12
 """Rounds of linearising after which the last fleet is returned unconfirmed."""
+
+MOVED = 1e-4
+"""Relative change of a load by linearising at its own mix from which the program is solved once more."""
 
 TRACE = 1e-6
 """Share of a mix at which classes outside it are taken along, so that rows have an entry for them."""
@@ -82,9 +84,10 @@ def cheapest_fleet(
     The program of `stability.control.fleet_program` on the rows of `stability.control.linearised`. Every pool of its
     solution is judged by `analyze` (and `latency`) at the rates it gets: its rate must stay below (1 - headroom) of
     the rate below which `analyze` says STABLE, as in `replicas_needed`. Where that fails, the rows are linearised again at the
-    mix that failed, which rules the solution out, and the program is solved again. So the fleet is *confirmed*, and
-    *cheapest* within the rows: exact where loads are linear (affine laws with slots, token budget or compute binding) or convex
-    in the mix, an **approximation** where packing slack, eviction waste or a curved law count.
+    mix that failed, which rules the solution out, and the program is solved again; once it holds, it is solved a last time
+    with rows at the mixes it holds for. So the fleet is *confirmed*, and *cheapest* within the rows: exact where loads are
+    linear in the mix (affine laws with slots, token budget or compute binding), an **approximation** where packing slack,
+    eviction waste, a curved law or a latency target counts.
 
     Examples
     --------
@@ -151,7 +154,10 @@ class _Sizing:
     unservable: dict[tuple[int, int], str]
     refusals: dict[tuple[int, int], str]
     rounds: int = 1
-    judged: dict[tuple[int, bytes], _Judgement] = field(default_factory=dict)
+    moved: bool = False
+    cuts_stable: dict[int, list[FloatArray]] = field(default_factory=dict)
+    cuts_target: dict[int, list[FloatArray]] = field(default_factory=dict)
+    judged: dict[tuple[int, bytes], Judgement] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -204,34 +210,66 @@ class _Sizing:
         )
 
     def run(self, gap: float, time_limit_s: float) -> SizedFleet:
-        """Solve, judge, linearise where it fails, until `analyze` agrees."""
-        budget = Budget(time_limit_s)
+        """Solve, judge and linearise again: where it fails, and once it holds, at the mixes it holds for."""
+        budget, best = Budget(time_limit_s), None
         while True:
             counts, found = self.program.cheapest(budget, gap=gap)
             if not len(found.values):
+                if best is not None:
+                    return best
                 if found.status == "none":
                     raise InputError(
                         f"time_limit_s = {time_limit_s:g}, must be longer: the solver found no fleet in that time. Raise it."
                     )
                 return _none(self, shortfall(self.kinds, self.windows.classes, self.program, budget), self.rounds)
+            if best is not None and found.value >= best.cost_per_hour * (1 - GAP):
+                return best
             everywhere = counts if self.program.varies else np.repeat(counts[:1], len(self.windows.rates_per_s), axis=0)
             shares = self._splits(everywhere)
             failed = self._failed(everywhere, shares)
-            if not failed or self.rounds >= MOST_ROUNDS:
-                return self._result(everywhere, shares, found, not failed)
+            if not failed:
+                best = self._result(everywhere, shares, found, confirmed=True)
+                if found.status != "optimal" or not self._move(everywhere, shares):
+                    return best
+            elif self.rounds >= MOST_ROUNDS:
+                return self._result(everywhere, shares, found, confirmed=False) if best is None else best
             for i, mix, spare in failed:
-                self._linearise(i, mix, spare)
+                self._cut(i, mix, spare)
             self.rounds += 1
 
-    def _linearise(self, i: int, mix: FloatArray, spare: bool) -> None:
+    def _cut(self, i: int, mix: FloatArray, spare: bool) -> None:
         """Add rows of candidate i at a mix that failed; where nothing is certain at it, half as much again of the rows so far."""
-        everywhere = np.where(self.program.allowed[i], np.maximum(mix, TRACE * mix.sum()), 0.0)
-        found = linearised(self.kinds[i].replica, self.windows.classes, everywhere, self.targets)
-        pairs = [(self.program.stable, found.stable)]
+        found = self._linearised(i, mix)
+        pairs = [(self.program.stable, self.cuts_stable, found.stable)]
         if not spare:
-            pairs.append((self.program.target, found.target))
-        for rows, new in pairs:
-            rows[i] = np.concatenate([rows[i], 1.5 * rows[i] if found.refusal else new])
+            pairs.append((self.program.target, self.cuts_target, found.target))
+        for rows, cuts, new in pairs:
+            cut = 1.5 * rows[i] if found.refusal else new
+            rows[i] = np.concatenate([rows[i], cut])
+            cuts.setdefault(i, []).append(cut)
+
+    def _move(self, counts: IntArray, shares: FloatArray) -> bool:
+        """Take the first rows of each candidate in use at the mix it has when busiest; whether that lowers any load there."""
+        if self.moved:
+            return False
+        self.moved = True
+        rates = shares * self.windows.rates_per_s[:, None, :]
+        lower = False
+        for i in np.flatnonzero(rates.any(axis=(0, 2))).tolist():
+            loads = (rates[:, i] @ self.program.target[i].T).max(axis=1) / np.maximum(counts[:, i], 1)
+            mix = rates[int(loads.argmax()), i]
+            found = self._linearised(i, mix)
+            if found.refusal:
+                continue
+            lower |= bool((found.target @ mix).max() < (1 - MOVED) * (self.program.target[i] @ mix).max())
+            self.program.target[i] = np.concatenate([found.target, *self.cuts_target.get(i, [])])
+            self.program.stable[i] = np.concatenate([found.stable, *self.cuts_stable.get(i, [])])
+        self.program.floors.clear()
+        return lower
+
+    def _linearised(self, i: int, mix: FloatArray) -> Linearised:
+        everywhere = np.where(self.program.allowed[i], np.maximum(mix, TRACE * mix.sum()), 0.0)
+        return linearised(self.kinds[i].replica, self.windows.classes, everywhere, self.targets)
 
     def _splits(self, counts: IntArray) -> FloatArray:
         """The balanced split in each window, (n_windows, n, n_classes)."""
@@ -273,14 +311,14 @@ class _Sizing:
             found += [(t, i) for t in kept]
         return found
 
-    def _judge(self, i: int, rates: FloatArray) -> _Judgement:
+    def _judge(self, i: int, rates: FloatArray) -> Judgement:
         """What `analyze` and `latency` say of one replica of candidate i at these rates."""
         key = (i, rates.tobytes())
         if key not in self.judged:
-            self.judged[key] = _judgement(self.kinds[i], self.windows, rates, self.targets)
+            self.judged[key] = judgement(self.kinds[i], self.windows, rates, self.targets)
         return self.judged[key]
 
-    def _result(self, counts: IntArray, shares: FloatArray, found: Optimum, confirmed: bool) -> SizedFleet:
+    def _result(self, counts: IntArray, shares: FloatArray, found: Optimum, *, confirmed: bool) -> SizedFleet:
         rates = shares * self.windows.rates_per_s[:, None, :]
         busy = self._busy(counts, rates)
         weights = self.windows.share
@@ -331,34 +369,6 @@ class _Sizing:
             costs_per_hour=read_only(counts @ self.program.price),
             assumptions=_assumptions(self),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judgement:
-    """One replica at given rates."""
-
-    load: float
-    stable: bool
-    met: bool
-    itl_s: float
-    ttft_mean_s: float | None
-    ttft_p99_s: float | None
-
-
-def _judgement(item: Candidate, windows: Windows, rates: FloatArray, targets: Targets) -> _Judgement:
-    fleet, workload = Fleet.of(item.replica, name=item.name), workload_at(windows.classes, rates)
-    report = analyze(fleet, workload)
-    load = report.rate_per_s / report.stable_below_per_s if report.stable_below_per_s > 0 else math.inf
-    stable = report.verdict is Verdict.STABLE
-    mean = p99 = None
-    if targets.ttft_mean_s is not None or targets.ttft_p99_s is not None:
-        found = latency(fleet, workload)
-        mean, p99 = float(found.ttft_mean_s), float(found.ttft_p99_s)
-    met = stable and load < 1 - (targets.headroom or 0.0)
-    met = met and not (targets.itl_s is not None and report.itl_s > targets.itl_s)
-    met = met and not (targets.ttft_mean_s is not None and mean is not None and mean > targets.ttft_mean_s)
-    met = met and not (targets.ttft_p99_s is not None and p99 is not None and p99 > targets.ttft_p99_s)
-    return _Judgement(load=load, stable=stable, met=met, itl_s=report.itl_s, ttft_mean_s=mean, ttft_p99_s=p99)
 
 
 def _most(values: list[float | None]) -> float | None:

@@ -35,5 +35,5 @@ def plot_disaggregation(found: Disaggregation, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"prefill replicas, of {found.gpus} GPUs")
     ax.set_ylabel("requests/s")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8, framealpha=1)
     return ax

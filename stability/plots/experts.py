@@ -33,5 +33,5 @@ def plot_expert_balance(found: ExpertBalance, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("GPU")
     ax.set_ylabel("load over the mean")
     ax.set_ylim(0, 1.15 * max(float(loads.max()), found.even_imbalance))
-    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    ax.legend(fontsize=8, framealpha=1, loc="lower right")
     return ax

@@ -33,5 +33,5 @@ def plot_hindsight(found: HindsightBound, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("round")
     ax.set_ylabel("KV, tokens")
     ax.set_ylim(0, 1.15 * found.kv_capacity_tokens)
-    ax.legend(fontsize=8, frameon=False, loc="lower left")
+    ax.legend(fontsize=8, framealpha=1, loc="lower left")
     return ax

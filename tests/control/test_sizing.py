@@ -150,6 +150,57 @@ def test_one_class_against_every_fleet_that_analyze_accepts(admission: str) -> N
     assert found.cost_per_hour == pytest.approx(best)
 
 
+@pytest.mark.parametrize("seed", [1, 3, 7, 10])
+def test_curved_loads_against_a_grid_of_fleets_and_splits(seed: int) -> None:
+    """Eviction waste, packing slack and two-phase laws: loads depend on the mix; every fleet with a grid of splits."""
+    rng = np.random.default_rng(seed)
+    kinds = []
+    for name in ("a", "b"):
+        c = rng.uniform(0.5, 2, 5)
+        laws = [
+            st.IterationTime(
+                base_s=0.012 * c[0],
+                per_prefill_token_s=2e-5 * c[1],
+                per_decode_token_s=2e-5 * c[2],
+                per_kv_token_s=8e-8 * c[3] * slower,
+            )
+            for slower in (1, 2)
+        ]
+        law = laws[0] if seed % 3 else st.iteration.TwoPhase(decode=laws[0], mixed=laws[1])
+        engine = st.Engine(admission=("prompt_gate", "reserve")[seed % 2], watermark=0.02)
+        memory, price = int(rng.integers(50_000, 250_000)), float(np.round(rng.uniform(1, 4), 2))
+        replica = st.Replica(iteration=law, kv_capacity_tokens=memory, engine=engine, price_per_hour=price)
+        kinds.append(st.Candidate(name, replica))
+    lengths = [
+        L.Independent(L.Uniform(50, 300), L.Uniform(100, 900)),
+        L.Independent(L.Uniform(500, 4000), L.Uniform(10, 150)),
+    ]
+    rates = rng.uniform(80, 250, 2)
+    workload = st.Workload([st.RequestClass(*given) for given in zip("xy", rates, lengths, strict=True)])
+    found = st.cheapest_fleet(kinds, workload, targets=st.Targets(headroom=0.05))
+
+    def seconds(kind: st.Candidate, share: float) -> float:
+        """Of a replica per request, at a share of class x."""
+        mix = [c.with_rate(r) for c, r in zip(workload.classes, (share, 1 - share), strict=True) if r > 0]
+        return 1 / st.analyze(st.Fleet.of(kind.replica), st.Workload(mix)).stable_below_per_s
+
+    grid, parts = np.linspace(0, 1, 51), np.linspace(0, 1, 201)
+    x, y = (rates[:, None, None] * np.array(np.meshgrid(parts, parts)))[:, :, :]
+    loads = []
+    for kind, (mine, other) in zip(kinds, ((x, y), (rates[0] - x, rates[1] - y)), strict=True):
+        total = mine + other
+        share = np.divide(mine, total, out=np.zeros_like(total), where=total > 0)
+        loads.append(total / 0.95 * np.interp(share, grid, [seconds(kind, m) for m in grid]))
+    prices = [kind.replica.price_per_hour for kind in kinds]
+    best = min(
+        float(np.dot(prices, counts))
+        for counts in itertools.product(range(80), repeat=2)
+        if counts[0] >= loads[0].min() and ((loads[0] < counts[0]) & (loads[1] < counts[1])).any()
+    )
+    assert found.verdict is st.Verdict.STABLE
+    assert found.cost_per_hour <= best + 1e-9  # the grid may miss the best split
+
+
 def test_any_k_replicas_may_fail() -> None:
     kinds = [st.Candidate("a", kind(8, price_per_hour=1.0)), st.Candidate("b", kind(32, 3e-5, price_per_hour=2.9))]
     workload = st.Workload.poisson(30.0, CHAT)
