@@ -88,24 +88,42 @@ class FleetProgram:
 
     def cheapest(self, budget: Budget, *, gap: float = GAP) -> tuple[IntArray, Optimum]:
         """Counts of the cheapest fleet that withstands all failures, (n_windows, n), and the program's outcome."""
-        if self.varies and not self.floors:
-            self.floors.extend(self._alone(budget.half() / (2 * len(self.rates_per_s))))
+        known = self._known(budget) if self.varies else None
         while True:
-            found, counts = self._solve(gap, budget.half(), beyond=False)
+            found, counts = self._solve(gap, budget.half(), beyond=False, known=known)
             if not len(found.values) or not self._add_failures(counts):
                 return counts, found
 
-    def _alone(self, time_limit_s: float) -> list[float]:
-        """Bound on the price of each window's replicas from a program of its own; its failures count here, too."""
-        floors = []
+    def _known(self, budget: Budget) -> IntArray | None:
+        """Set the floors, and return a fleet to start from: the cheapest of each window alone, or one for all, if cheaper.
+
+        Failures that these programs meet count here, too.
+        """
+        self.floors.clear()
+        alone = []
+        each = budget.half() / (2 * len(self.rates_per_s))
         for t, rates in enumerate(self.rates_per_s):
-            one = replace(
-                self, rates_per_s=rates[None], share=np.ones(1), start_cost_per_hour=None, failures=[], floors=[]
-            )
-            _, found = one.cheapest(Budget(2 * time_limit_s))
-            floors.append(found.bound if math.isfinite(found.bound) else 0.0)
-            self.failures.extend((t, lost) for _, lost in one.failures if (t, lost) not in self.failures)
-        return floors
+            one = replace(self, rates_per_s=rates[None], share=np.ones(1), start_cost_per_hour=None, failures=[])
+            counts, found = one.cheapest(Budget(2 * each))
+            self.floors.append(found.bound if math.isfinite(found.bound) else 0.0)
+            self._share_failures([(t, lost) for _, lost in one.failures])
+            if len(found.values):
+                alone.append(counts[0])
+        fixed = replace(self, start_cost_per_hour=None, failures=list(self.failures))
+        counts, found = fixed.cheapest(Budget(budget.half() / 2))
+        self._share_failures(fixed.failures)
+        choices = [np.array(alone)] if len(alone) == len(self.rates_per_s) else []
+        choices += [counts] if len(found.values) else []
+        return min(choices, key=self.cost_of, default=None)
+
+    def _share_failures(self, met: Sequence[tuple[int, tuple[int, ...]]]) -> None:
+        self.failures.extend(item for item in met if item not in self.failures)
+
+    def cost_of(self, counts: IntArray) -> float:
+        """Cost per hour of counts by window, starts included."""
+        before = np.roll(counts, 1, axis=0) if self.repeats else np.concatenate([counts[:1], counts[:-1]])
+        starts = float(np.maximum(counts - before, 0).sum())
+        return float(self.share @ (counts @ self.price)) + (self.start_cost_per_hour or 0.0) * starts
 
     def least_beyond(self, budget: Budget) -> IntArray:
         """Fewest replicas beyond `at_most` with which the windows can be served, by candidate."""
@@ -138,7 +156,9 @@ class FleetProgram:
                 added = True
         return added
 
-    def _solve(self, gap: float, time_limit_s: float, *, beyond: bool) -> tuple[Optimum, IntArray]:
+    def _solve(
+        self, gap: float, time_limit_s: float, *, beyond: bool, known: IntArray | None = None
+    ) -> tuple[Optimum, IntArray]:
         program, windows, kinds = Program(), len(self.rates_per_s), len(self.price)
         most = self.enough() if beyond else np.minimum(self.at_most, np.maximum(self.enough(), self.at_least))
         most = np.maximum(most, self.at_least)
@@ -169,7 +189,8 @@ class FleetProgram:
         for t, lost in self.failures:
             left = self._survivors(program, counts[t if self.varies else 0], most, lost)
             self._add_block(program, self.stable, self.rates_per_s[t], left)
-        found = program.minimise(gap=gap, time_limit_s=time_limit_s)
+        start = None if known is None else (counts.ravel(), known.ravel().astype(np.float64))
+        found = program.minimise(gap=gap, time_limit_s=time_limit_s, start=start)
         if not len(found.values):
             return found, np.empty((0, kinds), dtype=np.int64)
         chosen = found.values[counts].astype(np.int64)

@@ -122,9 +122,14 @@ class Program:
         self._row_upper.append(at_most)
         return index
 
-    def minimise(self, *, gap: float = GAP, time_limit_s: float = 60.0) -> Optimum:
-        """Solve: by branch and bound where there are integers, by the simplex method where there are none."""
-        return self._integer(gap, time_limit_s) if any(self.integral) else self._linear()
+    def minimise(
+        self, *, gap: float = GAP, time_limit_s: float = 60.0, start: tuple[IntArray, FloatArray] | None = None
+    ) -> Optimum:
+        """Solve: by branch and bound where there are integers, by the simplex method where there are none.
+
+        `start` holds columns and values of a known solution, or of its integers, from which branch and bound goes on.
+        """
+        return self._integer(gap, time_limit_s, start) if any(self.integral) else self._linear()
 
     def _matrix(self) -> Any:
         from scipy.sparse import csr_array
@@ -132,25 +137,43 @@ class Program:
         shape = (len(self._row_lower), len(self.cost))
         return csr_array((self._entries, (self._rows, self._columns)), shape=shape)
 
-    def _integer(self, gap: float, time_limit_s: float) -> Optimum:
-        from scipy.optimize import Bounds, LinearConstraint, milp
+    def _integer(self, gap: float, time_limit_s: float, start: tuple[IntArray, FloatArray] | None) -> Optimum:
+        import highspy
 
         matrix = self._matrix()
-        found = milp(
-            np.array(self.cost),
-            integrality=np.array(self.integral),
-            bounds=Bounds(np.array(self.lower), np.array(self.upper)),
-            constraints=LinearConstraint(matrix, np.array(self._row_lower), np.array(self._row_upper)),
-            options={"mip_rel_gap": gap, "time_limit": time_limit_s},
-        )
-        if found.x is None:
-            return _nothing({2: "infeasible", 3: "unbounded", 1: "none"}.get(found.status, "infeasible"))
-        values = np.where(np.array(self.integral) == 1, np.round(found.x), found.x)
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        model = highspy.HighsLp()
+        model.num_row_, model.num_col_ = matrix.shape
+        model.col_cost_ = np.array(self.cost)
+        model.col_lower_, model.col_upper_ = np.array(self.lower), np.array(self.upper)
+        model.row_lower_, model.row_upper_ = np.array(self._row_lower), np.array(self._row_upper)
+        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        model.a_matrix_.start_, model.a_matrix_.index_ = matrix.indptr, matrix.indices
+        model.a_matrix_.value_ = matrix.data
+        model.integrality_ = [kinds[one] for one in self.integral]
+        solver = highspy.Highs()  # type: ignore[no-untyped-call]
+        solver.silent()
+        solver.passModel(model)
+        solver.setOptionValue("mip_rel_gap", gap)
+        solver.setOptionValue("time_limit", time_limit_s)
+        if start is not None:
+            solver.setSolution(len(start[0]), start[0].astype(np.int32), np.asarray(start[1], dtype=np.float64))
+        solver.run()
+        status, info = solver.getModelStatus(), solver.getInfo()
+        if info.primal_solution_status != 2:  # no feasible solution
+            named = {
+                highspy.HighsModelStatus.kInfeasible: "infeasible",
+                highspy.HighsModelStatus.kUnbounded: "unbounded",
+                highspy.HighsModelStatus.kUnboundedOrInfeasible: "infeasible",
+            }
+            return _nothing(named.get(status, "none"))
+        found = np.array(solver.getSolution().col_value)
+        values = np.where(np.array(self.integral) == 1, np.round(found), found)
         return Optimum(
-            status="optimal" if found.status == 0 else "limit",
+            status="optimal" if status == highspy.HighsModelStatus.kOptimal else "limit",
             values=read_only(values),
             value=float(np.array(self.cost) @ values),
-            bound=float(found.mip_dual_bound),
+            bound=float(info.mip_dual_bound),
             violation=self._violation(matrix, values),
             prices=read_only(np.empty(0)),
         )

@@ -264,7 +264,6 @@ class _Sizing:
             lower |= bool((found.target @ mix).max() < (1 - MOVED) * (self.program.target[i] @ mix).max())
             self.program.target[i] = np.concatenate([found.target, *self.cuts_target.get(i, [])])
             self.program.stable[i] = np.concatenate([found.stable, *self.cuts_stable.get(i, [])])
-        self.program.floors.clear()
         return lower
 
     def _linearised(self, i: int, mix: FloatArray) -> Linearised:
@@ -344,7 +343,8 @@ class _Sizing:
                 )
             )
         worst = max(pool.load for pool in pools)
-        reason = "every pool is stable and meets its targets in every window, by `analyze` at the rates it gets"
+        when = " in every window" if len(counts) > 1 else ""
+        reason = f"every pool is stable and meets its targets{when}, by `analyze` at the rates it gets"
         if not confirmed:
             reason = f"after {self.rounds} rounds `analyze` does not yet confirm every pool: add a replica, or simulate"
         if found.status == "limit":
