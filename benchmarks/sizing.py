@@ -65,11 +65,14 @@ def workload() -> st.Workload:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ttft", action="store_true", help="with a target for the time to first token, too")
+    parser.add_argument("--only", metavar="WORD", default="", help="cases whose name holds it")
     options = parser.parse_args()
     targets = st.Targets(headroom=0.1, itl_s=0.05, ttft_p99_s=2.0 if options.ttft else None)
     cases = {"one fleet": {}, "one fleet, N+1": {"spares": 1}, "by the hour, 0.5 a start": {"switching_cost": 0.5}}
     kinds, traffic = candidates(), workload()
     for name, settings in cases.items():
+        if options.only not in name:
+            continue
         started, processor = time.perf_counter(), time.process_time()
         found = st.cheapest_fleet(kinds, traffic, targets=targets, **settings)
         wall, cpu = time.perf_counter() - started, time.process_time() - processor

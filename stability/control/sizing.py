@@ -221,6 +221,9 @@ class _Sizing:
                     raise InputError(
                         f"time_limit_s = {time_limit_s:g}, must be longer: the solver found no fleet in that time. Raise it."
                     )
+                if self._move(*self._most()):  # the rows' mix may be what stands in the way
+                    self.rounds += 1
+                    continue
                 return _none(self, shortfall(self.kinds, self.windows.classes, self.program, budget), self.rounds)
             if best is not None and found.value >= best.cost_per_hour * (1 - GAP):
                 return best
@@ -265,6 +268,13 @@ class _Sizing:
             self.program.target[i] = np.concatenate([found.target, *self.cuts_target.get(i, [])])
             self.program.stable[i] = np.concatenate([found.stable, *self.cuts_stable.get(i, [])])
         return lower
+
+    def _most(self) -> tuple[IntArray, FloatArray]:
+        """All that can be had, in every window, and its split."""
+        program = self.program
+        most = np.minimum(program.at_most, np.maximum(program.enough(), program.at_least)).astype(np.int64)
+        counts = np.repeat(most[None], len(self.windows.rates_per_s), axis=0)
+        return counts, self._splits(counts)
 
     def _linearised(self, i: int, mix: FloatArray) -> Linearised:
         everywhere = np.where(self.program.allowed[i], np.maximum(mix, TRACE * mix.sum()), 0.0)

@@ -199,6 +199,12 @@ def test_curved_loads_against_a_grid_of_fleets_and_splits(seed: int) -> None:
     )
     assert found.verdict is st.Verdict.STABLE
     assert found.cost_per_hour <= best + 1e-9  # the grid may miss the best split
+    # Nor does it take the first rows' word that there is no fleet.
+    quota = [
+        st.Candidate(kind.name, kind.replica, at_most=int(n)) for kind, n in zip(kinds, found.replicas[0], strict=True)
+    ]
+    again = st.cheapest_fleet(quota, workload, targets=st.Targets(headroom=0.05))
+    assert again.cost_per_hour == pytest.approx(found.cost_per_hour)
 
 
 def test_any_k_replicas_may_fail() -> None:
