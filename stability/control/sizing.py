@@ -11,7 +11,7 @@ import numpy as np
 from .._result import Verdict
 from .._types import FloatArray, IntArray, read_only
 from ..errors import InputError, check_integer, check_number
-from ..model.candidate import Candidate
+from ..model.candidate import Candidate, priced
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
@@ -104,7 +104,7 @@ def cheapest_fleet(
     >>> [(pool.name, pool.replicas) for pool in found.pools], found.cost_per_hour, found.verdict
     ([('small', 2), ('big', 1)], 5.0, <Verdict.STABLE: 'stable'>)
     """
-    kinds = _candidates(candidates)
+    kinds = priced(candidates)
     check_integer("spares", spares, at_least=0)
     check_number("gap", gap, at_least=0)
     check_number("time_limit_s", time_limit_s, above=0)
@@ -122,25 +122,6 @@ def cheapest_fleet(
     if why:
         return _none(sizing, why, 1)
     return sizing.run(gap, time_limit_s)
-
-
-def _candidates(given: Fleet | Sequence[Candidate]) -> tuple[Candidate, ...]:
-    kinds = tuple(Candidate.of(pool) for pool in given.pools) if isinstance(given, Fleet) else tuple(given)
-    if not kinds:
-        raise InputError("candidates is empty, must hold at least one kind of replica. Add a Candidate.")
-    for index, item in enumerate(kinds):
-        if not isinstance(item, Candidate):
-            raise InputError(f"candidates[{index}] = {item!r}, must be a Candidate. Use Candidate(name, replica).")
-    names = [item.name for item in kinds]
-    if len(set(names)) < len(names):
-        raise InputError(f"candidate names {names} repeat, must be distinct. Rename one.")
-    unpriced = [item.name for item in kinds if item.replica.price_per_hour is None]
-    if unpriced:
-        raise InputError(
-            f"candidates {', '.join(unpriced)} have no price_per_hour, must have one to be compared. "
-            "Give each the price of a replica, all of its GPUs together."
-        )
-    return kinds
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

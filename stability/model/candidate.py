@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError, NotModelledError, check_integer, check_number
-from .fleet import Pool
+from .fleet import Fleet, Pool
 from .replica import Replica
 
 
@@ -80,3 +80,23 @@ class Sizing:
         names = [item.name for item in self.candidates]
         if len(set(names)) < len(names):
             raise InputError(f"candidate names {names} repeat, must be distinct. Rename one.")
+
+
+def priced(given: Fleet | Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates, or those of a fleet, each with a name of its own and a price."""
+    kinds = tuple(Candidate.of(pool) for pool in given.pools) if isinstance(given, Fleet) else tuple(given)
+    if not kinds:
+        raise InputError("candidates is empty, must hold at least one kind of replica. Add a Candidate.")
+    for index, item in enumerate(kinds):
+        if not isinstance(item, Candidate):
+            raise InputError(f"candidates[{index}] = {item!r}, must be a Candidate. Use Candidate(name, replica).")
+    names = [item.name for item in kinds]
+    if len(set(names)) < len(names):
+        raise InputError(f"candidate names {names} repeat, must be distinct. Rename one.")
+    unpriced = [item.name for item in kinds if item.replica.price_per_hour is None]
+    if unpriced:
+        raise InputError(
+            f"candidates {', '.join(unpriced)} have no price_per_hour, must have one to be compared. "
+            "Give each the price of a replica, all of its GPUs together."
+        )
+    return kinds
