@@ -155,6 +155,7 @@ class Program:
         solver.silent()
         solver.passModel(model)
         solver.setOptionValue("mip_rel_gap", gap)
+        solver.setOptionValue("mip_abs_gap", 1e-9)  # its default stops small objectives early
         solver.setOptionValue("time_limit", time_limit_s)
         if start is not None:
             solver.setSolution(len(start[0]), start[0].astype(np.int32), np.asarray(start[1], dtype=np.float64))
