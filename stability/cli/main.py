@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": "The engine settings that serve the most, and the flags to paste.",
     "route": "How to split the arrivals of a plan over its pools.",
     "region": "Which rates a fleet can serve, and what more of anything is worth.",
+    "size": "The cheapest fleet that serves a plan within its targets.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",

@@ -132,7 +132,10 @@ def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
         if pool.weight == 0:
             continue
         if pool.role != "mixed" or pool.coupling != "independent":
-            raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no analysis yet.")
+            raise NotModelledError(
+                f"pool {pool.name!r}: prefill/decode roles and barriers have no analysis yet. "
+                "See stability.disaggregation for a prefill and a decode pool."
+            )
         policy = scheduler_of(pool.replica.engine)
         if not isinstance(policy, Fcfs):
             raise NotModelledError(f"pool {pool.name!r}: scheduler {policy!r} has no analysis yet.")

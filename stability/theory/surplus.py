@@ -26,7 +26,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import FloatArray, IntArray, dot
 from ..model.lengths import AtomPart, Lengths, ProductPart
 
 
@@ -135,19 +135,15 @@ def _transform(
     for lengths, share in zip(laws, shares, strict=True):
         for index, part in enumerate(lengths.parts()):
             if isinstance(part, ProductPart):
-                s = [
-                    float(part.prompt.probabilities @ _weighed(part.prompt.values, theta, k)) for k in range(order + 1)
-                ]
-                o = [
-                    float(part.output.probabilities @ _weighed(part.output.values, theta, k)) for k in range(order + 1)
-                ]
+                s = [dot(part.prompt.probabilities, _weighed(part.prompt.values, theta, k)) for k in range(order + 1)]
+                o = [dot(part.output.probabilities, _weighed(part.output.values, theta, k)) for k in range(order + 1)]
                 if prompt_only:
                     found = s[order]
                 else:
                     found = sum(math.comb(order, k) * s[k] * o[order - k] for k in range(order + 1))
             else:
                 values, mass = observed_sizes(lengths, index, prompt_only)
-                found = float(mass @ _weighed(values, theta, order))
+                found = dot(mass, _weighed(values, theta, order))
             total += share * part.weight * found
     return total
 

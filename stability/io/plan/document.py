@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Literal
 
 from pydantic import Field
 
+from ...model.candidate import Sizing
 from ...model.fleet import Fleet
 from ...model.targets import Targets
 from ...model.workload import Workload
@@ -16,6 +17,7 @@ from .fleet import LinkSection, PoolSection, build_fleet
 from .problems import Problems
 from .reading import read_source, source_from_text
 from .section import Section
+from .sizing import SizingSection
 from .source import Key, PlanSource
 from .targets import TargetsSection
 from .workload import WorkloadSection
@@ -31,6 +33,7 @@ class PlanSection(Section):
     fleet: list[PoolSection] = Field(min_length=1, description="pools of replicas")
     links: list[LinkSection] = Field(default=[], description="networks between prefill and decode pools")
     targets: TargetsSection = Field(default=TargetsSection(), description="limits besides stability")
+    sizing: SizingSection = Field(default=SizingSection(), description="what the cheapest fleet may be built from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Plan:
         What arrives.
     targets : Targets
         Limits besides stability.
+    sizing : Sizing
+        What the cheapest fleet may be built from.
     path : str
         The file, or what it is called.
     notes : tuple of str
@@ -55,6 +60,7 @@ class Plan:
     workload: Workload
     targets: Targets
     path: str
+    sizing: Sizing = field(default_factory=Sizing)
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -107,20 +113,20 @@ def plan_from_text(
     return plan_from_source(source_from_text(text, format=format, name=name, folder=folder))
 
 
-def example_source() -> PlanSource:
-    """The content of the plan that runs without a plan."""
-    with resources.as_file(resources.files(__package__) / "examples" / "chat.yaml") as path:
+def example_source(name: str = "chat") -> PlanSource:
+    """The content of the bundled plan `name`, by default the one that runs without a plan."""
+    with resources.as_file(resources.files(__package__) / "examples" / f"{name}.yaml") as path:
         return read_source(path)
 
 
-def example_plan() -> Plan:
-    """The plan that runs without a plan: a chat service on eight H100s."""
-    return plan_from_source(example_source())
+def example_plan(name: str = "chat") -> Plan:
+    """The bundled plan `name`, by default the one that runs without a plan: a chat service on eight H100s."""
+    return plan_from_source(example_source(name))
 
 
-def example_text() -> str:
-    """The file of the plan that runs without a plan."""
-    return (resources.files(__package__) / "examples" / "chat.yaml").read_text(encoding="utf-8")
+def example_text(name: str = "chat") -> str:
+    """The file of the bundled plan `name`."""
+    return (resources.files(__package__) / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def plan_from_source(source: PlanSource) -> Plan:
@@ -144,11 +150,20 @@ def plan_from_source(source: PlanSource) -> Plan:
         raise AssertionError("a plan that does not fit has problems")
     workload = whole.workload.build(problems, ("workload",))
     fleet = build_fleet(whole.fleet, whole.links, problems)
+    sizing = whole.sizing.build(problems, ("sizing",))
     problems.report()
     assert workload is not None
     assert fleet is not None
+    assert sizing is not None
     notes = tuple(dict.fromkeys(source.notes))
-    return Plan(fleet=fleet, workload=workload, targets=whole.targets.build(), path=source.name, notes=notes)
+    return Plan(
+        fleet=fleet,
+        workload=workload,
+        targets=whole.targets.build(),
+        sizing=sizing,
+        path=source.name,
+        notes=notes,
+    )
 
 
 def _build_what_fits(problems: Problems) -> None:

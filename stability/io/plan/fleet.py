@@ -68,11 +68,11 @@ class BarrierSection(Section):
         return Barrier(self.workers, self.sync_ms)
 
 
-class PoolSection(Section):
-    """Equal replicas: a GPU and a model of the catalog, or an explicit law and KV capacity."""
+class ReplicaSection(Section):
+    """One replica: a GPU and a model of the catalog, or an explicit law and KV capacity."""
 
-    hints: ClassVar[dict[str, str]] = {"replicas": "Remove the pool or give it a replica."}
-    pool: Text = Field(description="a name of its own")
+    named: ClassVar[str]
+    """The key that names it."""
     gpu: Text | None = Field(default=None, description="a GPU that `stability catalog` lists")
     model: Text | None = Field(default=None, description="a model that `stability catalog` lists")
     tensor_parallel: Count = Field(default=1, description="GPUs that share each layer")
@@ -90,15 +90,18 @@ class PoolSection(Section):
         default=None, description="KV bytes of a token over the replica's GPUs"
     )
     iteration: IterationSection | None = Field(default=None, description="a step-time law in place of the catalog's")
-    replicas: Count = Field(default=1, description="the number of replicas")
     engine: EngineSection = Field(default=EngineSection(), description="settings of the serving engine")
-    role: Literal["mixed", "prefill", "decode"] = Field(default="mixed", description="what the pool computes")
-    weight: NonNegative | None = Field(default=None, description="its share of the arrivals, up to a factor")
-    barrier: BarrierSection | None = Field(default=None, description="workers in lock-step")
-    price_per_hour: NonNegative | None = Field(default=None, description="the price of a replica, in any currency")
+    price_per_hour: NonNegative | None = Field(
+        default=None, description="the price of a replica, all of its GPUs together, in any currency"
+    )
 
-    def build(self, problems: Problems, key: Key) -> Pool | None:
-        """The pool, or None after noting why there is none."""
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The known keys, its name first."""
+        return sorted(super().keys(), key=lambda name: name != cls.named)
+
+    def replica(self, problems: Problems, key: Key) -> Replica | None:
+        """The replica, or None after noting why there is none."""
         engine = problems.attempt((*key, "engine"), self.engine.build)
         law, section = None, self.iteration
         if section is not None:
@@ -106,7 +109,7 @@ class PoolSection(Section):
         named = self._check_names(problems, key)
         if engine is None or (section is not None and law is None) or not named:
             return None
-        return problems.attempt(key, lambda: self._of(self._replica(engine, law)))
+        return problems.attempt(key, lambda: self._replica(engine, law))
 
     def _check_names(self, problems: Problems, key: Key) -> bool:
         """Whether the catalog knows GPU and model, where both are asked of it."""
@@ -117,16 +120,6 @@ class PoolSection(Section):
         gpu = problems.attempt((*key, "gpu"), partial(catalog.gpu, self.gpu))
         model = problems.attempt((*key, "model"), partial(catalog.model, self.model))
         return gpu is not None and model is not None
-
-    def _of(self, replica: Replica) -> Pool:
-        return Pool(
-            self.pool,
-            replica,
-            self.replicas,
-            role=self.role,
-            coupling="independent" if self.barrier is None else self.barrier.build(),
-            weight=self.weight,
-        )
 
     def _replica(self, engine: Engine, law: IterationLaw | None) -> Replica:
         if self.gpu is not None and self.model is not None:
@@ -176,6 +169,33 @@ class PoolSection(Section):
         if self.kv_bytes_per_token is not None:
             replica = replace(replica, kv_bytes_per_token=self.kv_bytes_per_token)
         return replica
+
+
+class PoolSection(ReplicaSection):
+    """Equal replicas: a GPU and a model of the catalog, or an explicit law and KV capacity."""
+
+    named: ClassVar[str] = "pool"
+    hints: ClassVar[dict[str, str]] = {"replicas": "Remove the pool or give it a replica."}
+    pool: Text = Field(description="a name of its own")
+    replicas: Count = Field(default=1, description="the number of replicas")
+    role: Literal["mixed", "prefill", "decode"] = Field(default="mixed", description="what the pool computes")
+    weight: NonNegative | None = Field(default=None, description="its share of the arrivals, up to a factor")
+    barrier: BarrierSection | None = Field(default=None, description="workers in lock-step")
+
+    def build(self, problems: Problems, key: Key) -> Pool | None:
+        """The pool, or None after noting why there is none."""
+        replica = self.replica(problems, key)
+        return None if replica is None else problems.attempt(key, lambda: self._of(replica))
+
+    def _of(self, replica: Replica) -> Pool:
+        return Pool(
+            self.pool,
+            replica,
+            self.replicas,
+            role=self.role,
+            coupling="independent" if self.barrier is None else self.barrier.build(),
+            weight=self.weight,
+        )
 
 
 class LinkSection(Section):

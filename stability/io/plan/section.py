@@ -84,6 +84,7 @@ class Human:
 
 COUNT, TOKENS = Human(units.count, "256"), Human(units.tokens, "12k")
 Count = Annotated[int, Field(ge=1, le=10**9), COUNT]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9), COUNT]
 Tokens = Annotated[int, Field(ge=1, le=2**31), TOKENS]
 TokensOrNone = Annotated[int, Field(ge=0, le=2**31), TOKENS]
 KvTokens = Annotated[int, Field(ge=1, le=10**15), TOKENS]
