@@ -37,6 +37,7 @@ from ..theory import envelope, footprint
 from ..theory.analyze import RARE, check_rate
 from ..theory.conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource, capacities, work_s
 from ..theory.moments import N_DEMANDS, Demand, moments, tail_probability
+from ..theory.regimes import evicts
 from ..theory.solve import largest_footprint, solve
 from .tangents import tangent_rows
 
@@ -219,12 +220,6 @@ def _check_modelled(fleet: Fleet, classes: Sequence[RequestClass]) -> None:
             raise NotModelledError(
                 f"pool {pool.name!r}: scheduler {pool.replica.engine.scheduler!r} has no analysis yet."
             )
-
-
-def evicts(replica: Replica) -> bool:
-    """Whether running requests can lose their KV."""
-    policy = scheduler_of(replica.engine)
-    return isinstance(policy, Fcfs) and policy.evicts
 
 
 def _fits(types: Sequence[Replica], classes: Sequence[RequestClass]) -> BoolArray:

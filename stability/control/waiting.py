@@ -27,9 +27,10 @@ from ..model.lengths import AtomPart, Length, ProductPart
 from ..model.workload import RequestClass, Workload
 from ..theory.conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS
 from ..theory.moments import demands
+from ..theory.regimes import evicts
 from .linear import LinearProgram, cvxpy_module, solve_conic, solve_linear
 from .program import RoutingVariables, routing_variables
-from .rows import FleetRows, evicts
+from .rows import FleetRows
 
 GROUPS = 128
 """Lengths of a marginal are joined into this many groups of about equal probability."""
