@@ -57,7 +57,9 @@ def main() -> None:
         begun = time.perf_counter()
         path = st.fluid_path(fleet, workload, horizon_s=DAY_S)
         wall = time.perf_counter() - begun
-    print(f"day, 8 pools, 10 classes: {wall:.2f} s; bins of {path.width} iterations, error {path.error:.1e} (against bins twice")
+    print(
+        f"day, 8 pools, 10 classes: {wall:.2f} s; bins of {path.width} iterations, error {path.error:.1e} (against bins twice"
+    )
     print(f"as wide, both runs in the time); imbalance {path.imbalance:.0e}; {path!r}\n")
     print("width  time     peak backlog  drained after  largest change")
     before = None
