@@ -11,7 +11,8 @@ from hypothesis import strategies as hyp
 
 import stability as st
 from stability.model.lengths import Lengths
-from stability.theory.fluid.ages import Column, age_table
+from stability.theory.fluid.ages import age_table
+from stability.theory.fluid.kernels.columns import Column
 from stability.theory.fluid.replica import FluidReplica, kinds_of, limits_of, steady_rates, tables_of
 from stability.theory.fluid.saturated import saturated
 from stability.theory.moments import Demand, moments
