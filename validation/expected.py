@@ -17,6 +17,8 @@ REASONS = {
     "latency below capacity does not take into account",
     "wait": "the diffusion leaves out evictions below capacity that chance alone causes, the queue for the token budget while "
     "others wait for admission, and the convergence of heavy tails; with so few requests the simulated mean is uncertain, too",
+    "chance": "the queues of independent replicas spread by chance, and the last of them drains later than their mean, which is all "
+    "that the limit knows",
     "long prompts": "prefill of many chunks correlates iteration time with what is resident; the theory takes them as "
     "independent but for a request's own work",
     "synchronised": "few distinct lengths: completions synchronise; the cycle is that of the limit of many requests, and what chance "
@@ -57,7 +59,9 @@ def _reason(cell: Cell) -> str:
         return _eviction_reason(cell.case)
     if "chunk gate" in cell.case:
         return "chunk gate"
-    if cell.claim == "ttft":
+    if cell.claim == "fluid transient":
+        return "chance"
+    if cell.claim in ("ttft", "fluid ttft"):
         return "wait"
     if cell.claim in ("itl", "kv occupancy"):
         return "long prompts"

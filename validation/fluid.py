@@ -6,7 +6,7 @@ large numbers for the docs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -26,7 +26,7 @@ SCALES = {
 """Scale R and seeds: larger systems fluctuate less."""
 
 EXPONENT = (-0.6, -0.4)
-GROWTH, CYCLE, TTFT = 0.03, 0.05, 0.25
+GROWTH, CYCLE, TTFT, TRANSIENT = 0.03, 0.05, 0.25, 0.1
 SEED = 31
 
 LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=2e-5, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
@@ -44,8 +44,29 @@ WAITS: dict[str, tuple[L.Lengths, int, dict[str, object]]] = {
     "azure conv, reserve": (catalog.lengths("azure-conv-2023"), 90_000, {"admission": "reserve"}),
     "uniform, gate h=0": (UNIFORM, 100_000, {}),
 }
-LOADS = (0.8, 0.9, 0.95)
-"""Workloads, KV tokens and engine settings under which waits near saturation are compared, and their loads."""
+"""Workloads, KV tokens and engine settings under which waits near saturation are compared."""
+
+
+def _eight(**settings: object) -> tuple[st.Fleet, L.Lengths]:
+    engine = st.Engine(**{"max_num_seqs": 256, **settings})  # type: ignore[arg-type]
+    return st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=100_000, engine=engine), 8), UNIFORM
+
+
+def _example() -> tuple[st.Fleet, L.Lengths]:
+    plan = st.example_plan()
+    return plan.fleet, plan.workload.lengths
+
+
+FLEETS: dict[str, Callable[[], tuple[st.Fleet, L.Lengths]]] = {
+    "bundled example": _example,
+    "8 replicas, uniform, reserve": lambda: _eight(admission="reserve"),
+    "8 replicas, uniform, gate h=5%": lambda: _eight(watermark=0.05),
+    "8 replicas, uniform, gate h=0": _eight,
+}
+"""Fleets as they are, whose way through a burst is compared."""
+
+LOADS = {"quick": (0.8, 0.9), "full": (0.8, 0.9, 0.95)}
+"""Their loads; at 0.95 it takes many long runs to know the simulated mean."""
 
 
 @claim("fluid")
@@ -57,6 +78,8 @@ def tasks(size: str) -> Iterator[Task]:
     yield Task("overload", overload, ())
     for name in cycles():
         yield Task(f"limit cycle, {name}", limit_cycle, (name,))
+    for name in FLEETS:
+        yield Task(f"transient, {name}", transients, (name,))
     for name in WAITS if size == "full" else list(WAITS)[:4]:
         yield Task(f"wait, {name}", waits, (name, size))
 
@@ -173,6 +196,44 @@ def limit_cycle(name: str) -> list[Cell]:
     return found
 
 
+def transients(name: str) -> list[Cell]:
+    """A fleet as it is through ten minutes of twice its rate, at load 0.75 before: peak, and time until a hundredth is left."""
+    fleet, lengths = FLEETS[name]()
+    unit = st.Workload.poisson(1.0, lengths)
+    workload = unit.scaled(rate_per_s=0.75 * st.analyze(fleet, unit).capacity_per_s)
+    burst, span_s = st.Burst(factor=2.0, duration_s=600.0, at_s=120.0), 2700.0
+    rate = workload.rate_per_s
+    schedule = st.RateSchedule([0.0, burst.at_s, burst.end_s], [rate, 2 * rate, rate], end_s=span_s, repeat=False)
+    path = st.transient(fleet, workload, burst=burst, horizon_s=span_s, points=int(span_s) + 1).path
+    runs = [
+        simulate(
+            fleet,
+            st.Workload.scheduled(schedule, lengths),
+            horizon_s=span_s,
+            resolution_s=1.0,
+            router="random",
+            keep="summary",
+            rng=SEED + seed,
+        )
+        .series["waiting"]
+        .astype(float)
+        for seed in range(4)
+    ]
+    times = path.time_s
+    found = []
+    for what, predicted, observed in (
+        ("peak backlog", path.peak_backlog, [float(run.max()) for run in runs]),
+        ("drain", drain_s(times, path.backlog), [drain_s(times[: len(run)], run) for run in runs]),
+    ):
+        case = f"{name}, {what}"
+        found.append(
+            measured(
+                "fluid transient", case, predicted=predicted, observed=float(np.mean(observed)), tolerance=TRANSIENT
+            )
+        )
+    return found
+
+
 def waits(name: str, size: str) -> list[Cell]:
     """Time to first token near saturation, mean and 99th percentile, with the Gaussian estimate beside it."""
     lengths, memory, settings = WAITS[name]
@@ -181,9 +242,9 @@ def waits(name: str, size: str) -> list[Cell]:
     unit = st.Workload.poisson(1.0, lengths)
     capacity = simulate(fleet, unit, requests=200_000, saturated=True, keep="summary", rng=SEED).throughput_per_s
     found = []
-    for load in LOADS:
+    for load in LOADS[size]:
         workload = unit.scaled(rate_per_s=load * capacity)
-        runs = (4 if load < 0.95 else 12) if size == "full" else 2
+        runs = 4 if load < 0.95 else 12
         results = [simulate(fleet, workload, requests=200_000, keep="summary", rng=SEED + seed) for seed in range(runs)]
         ours, baseline = st.latency(fleet, workload), st.latency(fleet, workload, wait="gaussian")
         for what, attribute, values in (

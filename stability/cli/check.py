@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..errors import check_number
-from ..units import rate as parse_rate
-from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
-
-MOST_PER_S = 1e9
-"""Largest rate that is no slip of the keyboard, 1/s."""
-
-
-def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
-    if value is None:
-        return None
-    return check_number("--rate", parse_rate("--rate", value), above=0, at_most=MOST_PER_S)
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 
 rate_option = click.option(

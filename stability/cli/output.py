@@ -11,11 +11,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._result import Verdict
+from ..errors import check_number
+from ..units import rate as parse_rate
 
 if TYPE_CHECKING:
     from ..io.plan import Plan
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+
+MOST_PER_S = 1e9
+"""Largest rate that is no slip of the keyboard, 1/s."""
+
+
+def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
+    if value is None:
+        return None
+    return check_number("--rate", parse_rate("--rate", value), above=0, at_most=MOST_PER_S)
+
+
+rate_option = click.option(
+    "--rate",
+    "rate_per_s",
+    callback=_rate,
+    metavar="RATE",
+    help="Total arrival rate in place of the plan's: 60 (per second), 600/min.",
+)
 
 COLOURS = {Verdict.STABLE: "green", Verdict.UNSTABLE: "red", Verdict.UNDETERMINED: "yellow"}
 

@@ -9,7 +9,7 @@ import click
 
 from ..errors import InputError, check_integer, check_number
 from ..units import seconds as parse_seconds
-from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 
 def _time(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
@@ -35,6 +35,7 @@ def _outage(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     cls=Command,
     examples=(
         ("stability ramp", "the bundled example through a 10-minute burst of twice the rate"),
+        ("stability ramp --rate 150", "the example at another rate, where a burst hurts"),
         ("stability ramp plan.yaml", "a plan of your own; its schedule is followed if it has one"),
         ("stability ramp --burst 1.5 --burst-for 30min", "another burst"),
         ("stability ramp --outage 2 --outage-for 15min", "two replicas of the first pool lost and returned"),
@@ -68,9 +69,11 @@ def _outage(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     help="Longest wait accepted (default: the plan's TTFT target, or 10s).",
 )
 @click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run into this file.")
+@rate_option
 @json_option
 def ramp(
     plan: str | None,
+    rate_per_s: float | None,
     factor: float | None,
     burst_for_s: float,
     lost: tuple[str, int | None] | None,
@@ -90,8 +93,9 @@ def ramp(
     from ..theory.fluid.transient import transient
 
     found = load_plan(plan)
+    workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
     burst = outage = None
-    if factor is not None or (lost is None and not found.workload.is_scheduled):
+    if factor is not None or (lost is None and not workload.is_scheduled):
         burst = Burst(factor=2.0 if factor is None else factor, duration_s=burst_for_s, at_s=at_s)
     if lost is not None:
         until_s = math.inf if outage_for_s is None else at_s + outage_for_s
@@ -99,7 +103,7 @@ def ramp(
     target = found.targets.ttft_p99_s or found.targets.ttft_mean_s
     result = transient(
         found.fleet,
-        found.workload,
+        workload,
         burst=burst,
         outage=outage,
         horizon_s=horizon_s,

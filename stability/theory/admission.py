@@ -138,10 +138,10 @@ def safety_buffer(*, mean: float, variance: float, overflow: float) -> float:
 
     Examples
     --------
-    With a mean of 100 places of Poisson variance, one in a hundred arrivals waits with 23.3 more; one in a million with 54.
+    With a mean of 100 places of Poisson variance, one in a hundred arrivals waits with 24.9 more, one in a million with 51.6.
 
     >>> [round(safety_buffer(mean=100, variance=100, overflow=p), 1) for p in (1e-2, 1e-4, 1e-6)]
-    [23.3, 41.2, 54.3]
+    [24.9, 39.9, 51.6]
     """
 
     def chance(level: float) -> float:

@@ -12,7 +12,6 @@ full at its end and the recursion has the roots of the exact one. At width 1 the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
@@ -21,40 +20,13 @@ from ..._types import FloatArray, IntArray, read_only
 from ...errors import InputError
 from ...model.lengths import AtomPart, Lengths, ProductPart
 from ..footprint import blocks
+from .kernels.columns import N_COLUMNS, Column
 
 LONGEST = 1 << 18
 """Most iterations a request may be resident."""
 
 NEGLIGIBLE = 1e-12
 """Share of requests still resident at which the table ends; they complete there."""
-
-
-class Column(IntEnum):
-    """What a table holds at each age, per admitted request."""
-
-    BOUNDARY = 0
-    """Requests resident when the bin begins."""
-    RESIDENT = 1
-    """Requests resident in the last iteration of the bin."""
-    HELD = 2
-    """KV held then, in whole blocks, tokens."""
-    RESERVED = 3
-    """KV set aside then by reservation, tokens."""
-    DECODE = 4
-    """Decodes in an iteration of the bin."""
-    READ = 5
-    """KV read by them, their new token included, tokens."""
-    PREFILL = 6
-    """Prompt tokens computed in an iteration of the bin."""
-    CONTEXT = 7
-    """Prefill attention work in an iteration of the bin, tokens**2."""
-    REDO = 8
-    """KV held when the bin begins: what must be recomputed after an eviction, tokens."""
-    TOKENS = 9
-    """Tokens generated in an iteration of the bin."""
-
-
-N_COLUMNS = len(Column)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._types import FloatArray
-from ...errors import check_integer, check_number
+from ...errors import InputError, check_integer, check_number
 from ...model.checks import check_pair
 from ...model.fleet import Fleet
 from ...model.workload import Workload
@@ -65,6 +65,7 @@ def fluid_path(
     width: int | None = None,
     grain: float | None = None,
     chunk_tokens: int | None = None,
+    admissions: float = math.inf,
     finite: bool = False,
     estimate_error: bool = True,
 ) -> FluidPath:
@@ -94,6 +95,8 @@ def fluid_path(
         Requests in a unit of mass over which laws that are not affine are averaged; 1 if omitted, infinite in the limit.
     chunk_tokens : int, optional
         Most prompt tokens of one request in an iteration; a replica's token budget if omitted.
+    admissions : float > 0
+        Most requests that a replica admits in an iteration (pacing).
     finite : bool
         Whether a gate that evicts is given the capacity of the replica as it is, with the evictions that chance alone
         causes (see `stability.theory.eviction`), by less memory; in the limit they vanish.
@@ -126,6 +129,8 @@ def fluid_path(
     horizon_s = check_number("horizon_s", horizon_s, above=0)
     points = check_integer("points", points, at_least=16)
     backlog = check_number("backlog", backlog, at_least=0)
+    if not admissions > 0:
+        raise InputError(f"admissions = {admissions!r}, must be > 0. Let every iteration admit something.")
     report = analyze(fleet, workload.averaged())
     shares = fleet_shares(fleet, workload, router, report)
     line = timeline(fleet, workload, shares, horizon_s=horizon_s, bursts=bursts, outages=outages)
@@ -153,6 +158,7 @@ def fluid_path(
             width=width,
             grain=grain,
             chunk_tokens=chunk_tokens,
+            admissions=admissions,
             memory_tokens=memory,
         )
         found.to_the_end(backlog, before_s)

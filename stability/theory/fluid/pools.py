@@ -65,6 +65,7 @@ class PoolRun:
         spare_mixes: int,
         grain: float | None,
         chunk_tokens: int | None,
+        admissions: float,
         memory_tokens: float | None,
     ) -> PoolRun:
         """The pool, idle, under the rates of its windows.
@@ -90,7 +91,7 @@ class PoolRun:
             tables = [tables[0].mixed_with(tables[1:], row) for row in mixes]
             mixes = np.eye(len(mixes))
         mixes = np.concatenate((mixes, np.zeros((spare_mixes, mixes.shape[1]))))
-        limits = limits_of(pool.replica, chunk_tokens=chunk, grain=grain)
+        limits = limits_of(pool.replica, chunk_tokens=chunk, admissions=admissions, grain=grain)
         found = cls(
             grid_s=grid_s,
             limits=limits if memory_tokens is None else limits._replace(memory_tokens=memory_tokens),

@@ -16,7 +16,8 @@ from ...model.iteration import IterationTime
 from ...model.replica import Replica
 from ...model.workload import RequestClass
 from ...policies import Fcfs, scheduler_of
-from .ages import AgeTable, Column, age_table
+from .ages import AgeTable, age_table
+from .kernels.columns import Column
 from .samples import SAMPLE_COLUMNS
 
 if TYPE_CHECKING:

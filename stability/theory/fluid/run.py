@@ -47,6 +47,7 @@ class FleetRun:
         width: int,
         grain: float | None,
         chunk_tokens: int | None,
+        admissions: float,
         memory_tokens: Sequence[float | None],
     ) -> FleetRun:
         """The fleet, idle, at time 0."""
@@ -65,6 +66,7 @@ class FleetRun:
                 spare_mixes=spare,
                 grain=grain,
                 chunk_tokens=chunk_tokens,
+                admissions=admissions,
                 memory_tokens=memory_tokens[i],
             )
             for i, pool in enumerate(fleet.pools)

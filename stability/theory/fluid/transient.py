@@ -19,7 +19,7 @@ from ..analyze import analyze
 from ..report import StabilityReport
 from .events import Burst, Outage
 from .fleet import fleet_shares, fluid_path
-from .path import FluidPath
+from .path import FEW, FluidPath
 from .timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -100,12 +100,16 @@ class Transient(Tabular):
         if math.isfinite(self.shed_from_s):
             shed = f"{self.shed_requests:.4g} requests from {seconds(self.shed_from_s)} on"
             shed += f", {percent(self.shed_share)} of the arrivals while overloaded" if self.shed_share > 0 else ""
-        gone = seconds(self.recovery_s) if self.recovers else "not by the end of the run"
+        gone = "not by the end of the run"
+        if self.recovers:
+            gone = f"{seconds(self.recovery_s)} after the {'end' if math.isfinite(self.end_s) else 'peak'}"
+        if self.peak_backlog <= FEW:
+            gone = "there is none"
         return [
             ("because", self.reason),
             ("load", f"{percent(self.load_before)} before, up to {percent(self.load_during)}"),
             ("peak backlog", f"{self.peak_backlog:.4g} requests at {seconds(self.path.peak_s)}"),
-            ("backlog gone", f"{gone} after the {'end' if math.isfinite(self.end_s) else 'peak'}"),
+            ("backlog gone", gone),
             ("longest wait", seconds(self.longest_wait_s)),
             ("no backlog up to", rate(self.safe_rate_per_s)),
             ("headroom that takes", percent(self.headroom)),
@@ -285,7 +289,7 @@ def _shed(path: FluidPath, limit_s: float, line: Timeline, loads: FloatArray) ->
 
 
 def _reason(path: FluidPath, load: float, recovers: bool, down: bool) -> str:
-    if path.peak_backlog <= 0.5:
+    if path.peak_backlog <= FEW:
         return f"the load stays at {percent(load)} or below: no backlog builds up"
     if recovers:
         what = "no replica is up for a while" if down else f"the load reaches {percent(load)}"

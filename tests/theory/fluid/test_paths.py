@@ -194,6 +194,15 @@ def test_finite_replicas_waste_memory_by_chance_evictions() -> None:
     assert served[False] == pytest.approx(report.upper_bound_per_s, rel=0.01)
 
 
+def test_pacing_sets_the_throughput() -> None:
+    """Half a request an iteration of 10 ms: 50 a second, of the 200 that the slots would serve."""
+    path = st.fluid_path(slots(), st.Workload.poisson(150.0, SMALL), horizon_s=30.0, admissions=0.5)
+    assert path.throughput_per_s[-1, 0] == pytest.approx(50.0, rel=1e-3)
+    assert path.growth_rate_per_s == pytest.approx(100.0, rel=1e-3)
+    with pytest.raises(st.InputError, match="admissions"):
+        st.fluid_path(slots(), st.Workload.poisson(150.0, SMALL), horizon_s=30.0, admissions=0.0)
+
+
 def test_warm_starts_are_steady() -> None:
     path = st.fluid_path(memory(), st.Workload.poisson(30.0, MIXED), horizon_s=20.0, warm=True, width=1)
     assert np.ptp(path.running[:, 0]) < 1e-6 * path.running[0, 0]

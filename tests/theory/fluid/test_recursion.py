@@ -11,7 +11,8 @@ from hypothesis import strategies as hyp
 
 import stability as st
 from stability.model.lengths import Lengths
-from stability.theory.fluid.ages import Column, age_table
+from stability.theory.fluid.ages import age_table
+from stability.theory.fluid.kernels.columns import Column
 from stability.theory.fluid.replica import FluidReplica, kinds_of, limits_of, steady_rates, tables_of
 from stability.theory.fluid.saturated import saturated
 from stability.theory.moments import Demand, moments
@@ -202,3 +203,22 @@ def test_a_law_without_a_base_is_refused() -> None:
     with pytest.raises(st.InputError, match="no time for an empty iteration"):
         limits_of(replica(law=law))
     assert math.isinf(limits_of(replica()).grain)
+
+
+def test_the_youngest_are_evicted_and_wait_ahead_of_the_queue() -> None:
+    of = replica(3000, block_size=1)
+    run = start(of, L.Independent(L.Constant(100), L.Constant(500)))
+    run.place(200, fill=0.5)  # five requests of 300 tokens
+    run.queue(100.0, 0)
+    run.advance(steady_rates(0.0), until_steps=40)
+    cohorts, waiting, (counts, totals, _, _) = run.state
+    assert totals[4] > 0
+    assert cohorts.age[0] == 240
+    assert cohorts.mass[0] == 0.5 * 3000 / 300
+    evicted = int(counts[1])
+    assert evicted > 0
+    assert (waiting.age[:evicted] <= 40).all()
+    assert (np.diff(cohorts.age[: int(counts[0])]) < 0).all()  # in the order of admission
+    before = totals[2]
+    run.advance(steady_rates(0.0), until_steps=300)  # those evicted are admitted again before anyone new
+    assert totals[2] == before

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...._types import FloatArray
-from ..ages import Column
 from . import state as s
 from ._jit import kernel
+from .columns import Column
 from .law import law_time
 from .state import Kinds, Limits, Rates, State
 
