@@ -7,16 +7,6 @@ import click
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 
-rate_option = click.option(
-    "--rate",
-    "rate_per_s",
-    callback=_rate,
-    metavar="RATE",
-    help="Total arrival rate in place of the plan's: 60 (per second), 600/min.",
-)
-"""Also of other commands that read a plan."""
-
-
 @click.command(
     cls=Command,
     examples=(

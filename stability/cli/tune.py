@@ -11,8 +11,7 @@ import click
 from ..control.settings import SETTINGS
 from ..errors import InputError, check_number
 from ..units import seconds as parse_seconds
-from .check import rate_option
-from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 if TYPE_CHECKING:
     from ..control.tuned import TuningResult
