@@ -95,7 +95,7 @@ def search(model: PoolModel, present: Engine, vary: Collection[str], worth: floa
     eligible = _eligibility(now)
     chosen = _choose(model, now, [s for s in model.known() if eligible(s)])
     then = _keep_present(model, now, chosen, vary, worth, eligible)
-    if "admission" in vary:  # for comparison only: what recomputation does to it, no formula tells
+    if "admission" in vary:  # for comparison only: it can collapse
         chunk = replace(best_of["prompt_gate"].engine, admission="chunk_gate")
         best_of["chunk_gate"] = model.settings([chunk])[0]
     best_of.setdefault(present.admission, now)
@@ -215,9 +215,9 @@ def _throttles(setting: Setting, budget: int) -> bool:
 
 def _watermarks(model: PoolModel, engine: Engine) -> list[Engine]:
     """None, and the best under tangent laws: first at the present watermark, then at what that finds."""
-    if engine.admission != "prompt_gate":
-        return []
     bare = replace(engine, watermark=0.0)
+    if engine.admission != "prompt_gate":
+        return [bare] if engine.admission == "reserve" else []  # headroom only takes memory from reservations
     if bare not in model.headrooms:
         found = [engine, bare]
         exact = isinstance(model.pool.replica.iteration, IterationTime)  # one tangent everywhere

@@ -105,9 +105,10 @@ class _Curve:
 
 def longest_watermark(model: PoolModel, engine: Engine) -> float:
     """Largest watermark worth looking at."""
-    usable = model.pool_with(engine).replica.usable_kv_tokens
-    scale = 1 / (surplus(model.laws, model.shares).exponent * usable)
-    return min(MOST, max(LONGEST * scale, 2 * engine.watermark, 0.02))
+    replica = model.pool_with(replace(engine, watermark=0.0)).replica
+    scale = 1 / (surplus(model.laws, model.shares).exponent * replica.usable_kv_tokens)
+    possible = (replica.capacity_blocks - 1) / (replica.capacity_blocks + 1)  # one block has to be left
+    return min(MOST, possible, max(LONGEST * scale, 2 * engine.watermark, 0.02))
 
 
 def best_watermark(model: PoolModel, engine: Engine, nodes: Sequence[Engine]) -> float:

@@ -150,7 +150,7 @@ def _tune_pool(model: PoolModel, rate_per_s: float, vary: Sequence[str], worth: 
         missed=_missed(model, found.then, within, rate_per_s),
         flags=engine_flags(found.then, found.admissions),
         plan_engine=plan_engine(found.then.engine),
-        notes=_notes(pool, found, model.classes),
+        notes=_notes(found, model.classes),
     )
 
 
@@ -183,7 +183,7 @@ def _missed(model: PoolModel, then: Setting, within_per_s: float, rate_per_s: fl
     return f"{reach}; {', '.join(over)} at {'a light load' if light else rate(shown)}"
 
 
-def _notes(pool: Pool, found: Found, classes: Sequence[RequestClass]) -> tuple[str, ...]:
+def _notes(found: Found, classes: Sequence[RequestClass]) -> tuple[str, ...]:
     notes = []
     now, then, surest = found.now, found.then, found.surest
     if now.doubt and now.doubt != then.doubt:
@@ -196,10 +196,6 @@ def _notes(pool: Pool, found: Found, classes: Sequence[RequestClass]) -> tuple[s
     if reserves and any(item.max_output_tokens is None for item in classes):
         notes.append(
             "reserve is judged as if each request's output were known; engines set aside its limit: state max_output_tokens"
-        )
-    if pool.replica.engine.prefix_caching:
-        notes.append(
-            "prefix caching spares evicted requests part of the recomputation charged here: less headroom may do"
         )
     if then.engine.max_num_batched_tokens > now.engine.max_num_batched_tokens:
         notes.append(

@@ -333,15 +333,28 @@ def _fleet_report(
 
 
 def peak_window_s(fleet: Fleet, workload: Workload) -> float:
-    """Start of the window that asks most of the fleet: rates weighted by what each class alone costs it."""
-    costs = np.zeros(len(workload.classes))
-    for index, item in enumerate(workload.classes):
+    """Start of the window that asks most of the fleet: the greatest load of any resource of any pool.
+
+    Loads add over classes, each as it loads the resource alone; the windows of the greatest sums are analysed.
+    """
+    costs: list[FloatArray] = []
+    for item in workload.classes:
         if item.mean_rate_per_s > 0:
-            alone = Workload([item.with_rate(1.0)])
-            costs[index] = 1 / _stationary(fleet, alone, 0.95).capacity_per_s
+            alone = _stationary(fleet, Workload([item.with_rate(1.0)]), 0.95)
+            costs.append(np.array([[*pool.loads.values(), pool.load] for pool in alone.pools]).ravel())
+        else:
+            costs.append(np.zeros(0))
+    width = max(len(cost) for cost in costs)
+    table = np.array([np.zeros(width) if not len(cost) else cost for cost in costs])  # (classes, resources)
     starts = workload.window_starts_s()
     rates = np.array([[_rate_at(item, t) for item in workload.classes] for t in starts.tolist()])
-    return float(starts[int((rates @ costs).argmax())])
+    loads = rates @ table
+    candidates = dict.fromkeys([int(loads.max(axis=1).argmax()), *loads.argmax(axis=0).tolist()])
+    used = [index for index in candidates if rates[index].sum() > 0]
+    if len(used) < 2:
+        return float(starts[used[0] if used else 0])
+    found = {index: _stationary(fleet, workload.at(float(starts[index])), 0.95).load for index in used}
+    return float(starts[max(found, key=lambda index: found[index])])
 
 
 def _rate_at(item: RequestClass, time_s: float) -> float:

@@ -30,7 +30,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from .eviction import evictions
 from .fluid.saturated import Saturated, saturated
-from .gate import filling, missed, resident_variance
+from .gate import LEAST_USED, filling, missed, resident_variance, second_prefill
 from .moments import Demand
 from .surplus import surplus
 
@@ -76,13 +76,18 @@ def cycle_capacity(
     Parameters
     ----------
     replica : Replica
-        With a prompt gate.
+        With a gate; a chunk gate is followed as a prompt gate.
     coefficients : (5,) ndarray
         Its step-time law, or the tangent where it operates.
     demand : (14,) ndarray
         Mean demand of a request.
     laws, shares
         The mix of length laws.
+
+    Raises
+    ------
+    InputError
+        If requests are resident for more iterations than the recursion follows.
     """
     run = _limit_cycle(replica, laws, shares)
     walk = surplus(laws, shares)
@@ -95,19 +100,21 @@ def cycle_capacity(
         running=np.array([run.running]),
         room=np.array([max(budget - run.per_iteration * demand[Demand.DECODE], 1.0)]),
     )
-    usable = max(replica.usable_kv_tokens - float(at.free_tokens[0]), 0.1 * replica.usable_kv_tokens)
+    room = replica.usable_kv_tokens - replica.watermark_tokens
+    usable = max(replica.usable_kv_tokens - float(at.free_tokens[0]), LEAST_USED * room)
     fills = usable / run.kv_per_request  # requests that would fill the cache, over the cycle
     spread = math.sqrt(float(resident_variance(demand)))
-    fills = usable / run.kv_per_request  # requests that would fill the cache, over the cycle
     binding, running = filling(slots, usable, run.kv_per_request, spread)
     fewer = float(running.mean() / np.minimum(slots, fills).mean())
     weight = np.where(fills < slots, math.exp(-walk.exponent * run.swing * run.kv_tokens), 1.0)
     kept = 1 / (1 + run.evictions_per_request)
     e = run.evictions_per_request + kept * float(at.per_request[0]) * float((weight * binding).mean())
     redone = demand[Demand.PREFILL] + at.generated_tokens
-    share = float(missed(redone, laws, shares)[0]) if replica.engine.prefix_caching else 1.0  # in the cycle, all of it
-    work = float((coefficients[1] * redone + coefficients[4] * redone * redone / 2)[0])
-    again = (e - run.evictions_per_request) * share * work
+    gone = (
+        missed(redone, laws, shares) if replica.engine.prefix_caching else np.ones(1)
+    )  # in the cycle itself, all of it
+    work = second_prefill(coefficients[None], demand[None], at.generated_tokens, gone)[1]
+    again = (e - run.evictions_per_request) * float(work[0])
     spent = 1 / run.throughput_per_s + float(coefficients[0]) / run.per_iteration * (1 / fewer - 1) + again
     return CycleCapacity(capacity_per_s=1 / spent, per_iteration=run.per_iteration * fewer, evictions_per_request=e)
 

@@ -10,10 +10,6 @@ evictions per request, with P1 the same for a victim, whose next slack is one la
 level. In the limit of short iterations P = p0 exp(-theta h) and P1 = p1 exp(-theta h); `excursions` counts iterations and the
 token budget.
 
-Slots. The N requests of a full batch hold K tokens, normal with mean N E[g]/E[n] and N times the variance of one resident's
-KV; memory binds while K would exceed the cache, and requests are evicted then only. With D the number that fills the cache,
-the mean running is E min(N, D).
-
 **Approximation**, without fit: exact for a constant number of decoding requests and Poisson completions; see `few_running`
 and `synchrony` for where that fails. Mean free memory follows from the same walk (age of the prompts' renewal process less the
 depth, and what the token budget leaves).
@@ -32,20 +28,11 @@ from ..model.lengths import Lengths
 from .excursions import chances
 from .surplus import surplus
 
-BINDS = 1e-4
-"""Share of the time in which memory must bind for evictions to count."""
-
 MANY_RUNNING = 0.2
 """1/(theta E[s]) over the running count up to which older requests last as long as an excursion."""
 
 RETURNS = 0.98
 """Largest chance of one more eviction of a victim; the theory overstates it there."""
-
-NEAR = 1.1
-"""Memory row over that of the token budget up to which memory can bind: fluctuations fill it now and then."""
-
-ROUNDS, INNER_ROUNDS = 12, 8
-"""Fixed-point rounds for the completions per iteration, and those between two looks at the chances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

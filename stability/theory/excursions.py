@@ -26,7 +26,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import FloatArray, IntArray, dot
 from ..model.lengths import Lengths, ProductPart
 from .lattice import SIZE, Walk, compound_poisson, lattice_law
 from .steps import PromptLaw, prompt_law
@@ -284,8 +284,11 @@ def sizes(laws: tuple[Lengths, ...], shares: tuple[float, ...], unit: float, poi
 
 
 def _released(y: float, size: FloatArray) -> FloatArray:
-    """Law of an iteration's compound Poisson sum of sizes, as long as `size`, the excess on the last point."""
-    padded = np.concatenate((size, np.zeros(len(size))))
+    """Law of a compound Poisson sum of y sizes, as long as `size`, the excess on the last point."""
+    points = np.arange(len(size))
+    most = y * dot(size, points) + 8 * math.sqrt(y * dot(size, points * points)) + len(size)  # or it would wrap around
+    length = 1 << math.ceil(math.log2(max(most, 2 * len(size))))
+    padded = np.concatenate((size, np.zeros(length - len(size))))
     return _folded(compound_poisson(y, padded), len(size))
 
 
@@ -316,7 +319,7 @@ def _later(tail: FloatArray, size: FloatArray, y: float, growth: float) -> Float
         released = _released(delay * y, size)[: 2 * CELLS]
         ahead = np.fft.irfft(np.fft.rfft(known, 8 * CELLS) * np.conj(np.fft.rfft(released, 8 * CELLS)))
         row = np.interp(np.arange(CELLS) - delay * growth, place, ahead[: 2 * CELLS], left=1.0)
-        rows.append(np.clip(row, 0.0, 1.0))
+        rows.append(np.clip(row, 0.0, rows[-1]))  # later excursions are fewer
     return np.array(rows)
 
 

@@ -13,7 +13,7 @@ KV; memory binds while K would exceed the cache, and requests are evicted then o
 E min(N, D) run.
 
 Prefix caching. A victim finds its blocks again unless growth has taken them; until it returns memory grows by 1/theta on
-average (a ladder time), so of x tokens (1 - exp(-theta x))/(theta x) are computed again.
+average (a ladder time), so of x tokens the last (1 - exp(-theta x))/(theta x) are computed again.
 
 **Approximation**, without fit. `chunk_gate` adds what chunk gates waste.
 """
@@ -39,6 +39,9 @@ BINDS = 1e-4
 
 NEAR = 1.1
 """Memory row over that of the token budget up to which memory can bind: fluctuations fill it now and then."""
+
+LEAST_USED = 0.1
+"""Share of the memory beside the headroom that is in use at least: free memory is a mean for many requests."""
 
 ROUNDS, INNER_ROUNDS = 12, 8
 """Fixed-point rounds for the completions per iteration, and those between two looks at the chances."""
@@ -135,7 +138,8 @@ def gate_capacity(
     spared = y.copy()
     if full.any():
         y[full], e[full], lost[full], spared[full] = _when_full(gates.rows(full), demand[full], laws, shares)
-    tokens, work = _recomputed(gates, coefficients, demand, lost, laws, shares)
+    gone = np.where(gates.prefix_caching, missed(demand[:, Demand.PREFILL] + lost, laws, shares), 1.0)
+    tokens, work = second_prefill(coefficients, demand, lost, gone)
     plain = coefficients[:, 0] / y + work_s(coefficients, demand) + e * work
     vain_s, vain_tokens, vain_evictions, most_s = np.zeros((4, len(free)))
     for row in np.flatnonzero(full & gates.chunked).tolist():
@@ -176,21 +180,27 @@ def _other_rows(gates: Gates, demand: FloatArray) -> tuple[FloatArray, FloatArra
     )
 
 
-def _recomputed(
-    gates: Gates,
-    coefficients: FloatArray,
-    demand: FloatArray,
-    lost: FloatArray,
-    laws: tuple[Lengths, ...],
-    shares: tuple[float, ...],
+def second_prefill(
+    coefficients: FloatArray, demand: FloatArray, lost: FloatArray, share: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Tokens computed again per eviction, and the time they take."""
+    """Tokens computed again per eviction, and the time they take less that of the decode they replace.
+
+    Parameters
+    ----------
+    coefficients : (n, 5) ndarray
+        Step-time law.
+    demand : (n, 14) ndarray
+        Mean demand of a request.
+    lost : (n,) ndarray
+        Tokens a victim had generated.
+    share : (n,) ndarray
+        Share of its tokens, the last ones, whose KV is gone; 1 without prefix caching.
+    """
     prompt = demand[:, Demand.PREFILL]
     _, prefill, decode, read, attention = coefficients.T
     redone = prompt + lost
-    share = np.where(gates.prefix_caching, missed(redone, laws, shares), 1.0)
-    context = demand[:, Demand.CONTEXT] + prompt * lost + lost * lost / 2
-    return share * redone, share * (prefill * redone + attention * context) - decode - read * redone
+    context = (demand[:, Demand.CONTEXT] + prompt * lost + lost * lost / 2) * (1 - (1 - share) ** 2)
+    return share * redone, prefill * share * redone + attention * context - decode - read * redone
 
 
 def missed(tokens: FloatArray, laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> FloatArray:
@@ -210,7 +220,7 @@ def _when_full(
     prompt, volume, iterations, decodes = (
         demand[:, d] for d in (Demand.PREFILL, Demand.VOLUME, Demand.ITERATIONS, Demand.DECODE)
     )
-    chunks, spread = iterations - decodes, np.sqrt(resident_variance(demand))
+    spread = np.sqrt(resident_variance(demand))
     y = np.minimum((memory - gates.headroom) / volume, np.minimum(*_other_rows(gates, demand)))
     e = np.zeros_like(y)
     for _ in range(ROUNDS):
@@ -218,9 +228,9 @@ def _when_full(
         room = np.maximum(budget - y * decodes, 1.0)
         at = evictions(laws, shares, headroom=gates.headroom, per_iteration=y, running=y * iterations, room=room)
         lost = at.generated_tokens
-        usable = np.maximum(memory - at.free_tokens, 0.1 * memory)
+        usable = np.maximum(memory - at.free_tokens, LEAST_USED * (memory - gates.headroom))
         redone = prompt + lost
-        longer = np.maximum(chunks * redone / prompt - 1, 0.0)  # chunks of the second prefill but the last
+        longer = np.ceil(redone / room) - 1  # chunks of the second prefill but the last
         wasted = longer / 2 * redone
         for _ in range(INNER_ROUNDS):
             stays = iterations + e * longer

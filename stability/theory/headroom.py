@@ -21,6 +21,7 @@ from .._types import FloatArray
 from ..model.lengths import Lengths
 from .eviction import evictions
 from .excursions import chances
+from .gate import second_prefill
 from .moments import Demand
 from .surplus import surplus
 
@@ -49,7 +50,7 @@ def closed_form_headroom(
         The mix of length laws.
     """
     memory, slots, budget = limits.tolist()
-    base, prefill, _, _, attention = coefficients.tolist()
+    base = float(coefficients[0])
     volume, iterations = float(demand[Demand.VOLUME]), float(demand[Demand.ITERATIONS])
     y = memory / volume
     room = budget - y * float(demand[Demand.DECODE])
@@ -58,7 +59,6 @@ def closed_form_headroom(
     walk = surplus(laws, shares)
     at_zero = chances(laws, shares, np.zeros(1), np.array([y]), np.array([room]))
     first, again = float(at_zero[0][0]), float(at_zero[1][0])
-    chunks = iterations - float(demand[Demand.DECODE])
     headroom = 2 / walk.exponent  # from above: a victim's work grows with h, and 0 can be a fixed point, too
     for _ in range(ROUNDS):
         at = evictions(
@@ -70,9 +70,9 @@ def closed_form_headroom(
             room=np.array([room]),
         )
         redone = walk.prompt_mean + float(at.generated_tokens[0])
-        work = prefill * redone + attention * redone * redone / 2
-        held = base / memory * redone * (chunks * redone / walk.prompt_mean + 1) / 2
-        gain = walk.exponent * (work + held) * first * memory**2 / (base * volume)
+        work = float(second_prefill(coefficients[None], demand[None], at.generated_tokens, np.ones(1))[1][0])
+        held = base / memory * redone * (math.ceil(redone / room) - 1) / 2
+        gain = max(walk.exponent * (work + held), 0.0) * first * memory**2 / (base * volume)
         headroom = max(-math.log(_reach(gain, again)), 0.0) / walk.exponent
     return headroom
 

@@ -242,5 +242,7 @@ def standard_error(gradient: FloatArray, parts: Iterable[Moments], shares: Float
     variance = 0.0
     for share, item in zip(shares, parts, strict=True):
         if item.covariance is not None:
-            variance += share * share * float(gradient @ item.covariance @ gradient) / item.samples
+            if item.samples == 1:
+                return math.inf  # of one request nothing is known but itself
+            variance += share * share * float(gradient @ item.covariance @ gradient) / (item.samples - 1)
     return math.sqrt(max(variance, 0.0))

@@ -79,7 +79,7 @@ def operating_point(coefficients: FloatArray, demand: FloatArray, rate_per_s: Fl
     decodes = np.maximum(demand[..., Demand.DECODE], 1e-300)
     own = np.where(demand[..., Demand.DECODE] > 0, demand[..., Demand.READ] / decodes, 0.0)
     # A decode's own cost is stretched like the base: it too lengthens iterations in which others arrive.
-    stretch = 1 / np.maximum(1 - work / busy, 1e-12)
+    stretch = 1 / np.maximum(1 - work / busy, 1e-2)
     itl = iteration + (coefficients[..., 2] + coefficients[..., 3] * own) * stretch
     return _point(iteration, itl, busy, demand, rate_per_s, coefficients, stretch)
 

@@ -7,11 +7,13 @@ is still estimated, but the verdict is certain only below what is left in the wo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from .._types import BoolArray, FloatArray
+from ..errors import InputError
 from ..model.iteration import IterationTime
 from ..model.lengths import Lengths
 from ..model.replica import Replica
@@ -22,6 +24,12 @@ from .gate import GateCapacity, Gates, gate_capacity
 from .moments import Demand
 from .steps import prompt_law, tangent_laws
 from .synchrony import roots_outside
+
+DOUBT, CYCLE_DOUBT = 0.10, 0.25
+"""Share of an estimated capacity by which it may be too high: few running and chunk gates, and where completions synchronise.
+
+Measured: 8 % (docs/eviction.md), and 16 %.
+"""
 
 SYNCHRONISED = "the lengths are so few that completions synchronise ({} roots outside the unit circle)"
 SHORT_PROMPTS = "prompts are so short against outputs that older requests leave before an eviction is decided"
@@ -45,7 +53,7 @@ class Gated:
     spared : (n,) ndarray
         The same if eviction cost nothing.
     floor : (n,) ndarray
-        Rate that a gate in doubt reaches in any case, 1/s; infinite where `doubts` is empty.
+        Rate that a gate in doubt reaches in any case, as far as its estimate goes, 1/s; infinite where `doubts` is empty.
     evictions_per_request : (n,) ndarray
     evicting : (n,) ndarray of bool
         Whether memory binds.
@@ -116,19 +124,25 @@ def gated(
         cycle = roots_outside(laws, shares) if exact and any(overflowing) else 0
         for place, row in enumerate(rows.tolist()):
             if cycle and overflowing[place]:
-                at = cycle_capacity(replicas[row], coefficients[row], demand[row], laws, shares)
-                capacity[row], per_request[row] = at.capacity_per_s, at.evictions_per_request
-                evicting[row] = evicting[row] or at.evictions_per_request > 0
+                with suppress(InputError):  # longer lives than the recursion follows: the walk's capacity stays
+                    at = cycle_capacity(replicas[row], coefficients[row], demand[row], laws, shares)
+                    capacity[row] = min(at.capacity_per_s, capacity[row] if _chunked(replicas[row]) else np.inf)
+                    per_request[row] = at.evictions_per_request
+                    evicting[row] = evicting[row] or at.evictions_per_request > 0
             if not evicting[row]:
                 continue
+            reasons = []
             if cycle and overflowing[place]:
-                doubts[row] = SYNCHRONISED.format(cycle)
-            elif _chunked(replicas[row]):
-                doubts[row], floor[row] = _chunk_doubt(replicas[row], laws), float(found.floor_per_s[place])
+                reasons.append(SYNCHRONISED.format(cycle))
+                floor[row] = (1 - CYCLE_DOUBT) * capacity[row]
             elif few[place]:
-                doubts[row] = SHORT_PROMPTS
-            if doubts[row]:
-                floor[row] = min(floor[row], capacity[row])
+                reasons.append(SHORT_PROMPTS)
+            if _chunked(replicas[row]):
+                reasons.append(_chunk_doubt(replicas[row], laws))
+                floor[row] = min(floor[row], float(found.floor_per_s[place]))
+            if reasons:
+                doubts[row] = "; ".join(reasons)
+                floor[row] = min(floor[row], (1 - DOUBT) * capacity[row])
     return Gated(
         coefficients=coefficients,
         capacity=capacity,

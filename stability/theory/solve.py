@@ -42,11 +42,11 @@ LAW_TOLERANCE = 0.05
 FEW_FIT = 0.1
 """Size-biased mean reservation over the cache from which too few requests fit for the large-system formulas."""
 
+FEW_SLOTS = 16
+"""Slots below which chance leaves some of them idle."""
+
 COARSE = 0.25
 """Share of a reservation lost to block rounding from which growth seldom needs a block."""
-
-DOUBT_TOLERANCE = 0.10
-"""Accuracy of a gate's capacity outside its validated regime (measured: 8 %, see docs/eviction.md)."""
 
 CROWDED = 0.25
 """Share of the token budget taken by decodes from which prompts are taken to be chunked by what is left."""
@@ -161,7 +161,7 @@ def _solve_distinct(
     few = _few_fit(demand, free[:, Resource.KV_MEMORY], limits)
     doubts = [
         "so few requests fit in the KV cache at once that the formulas for many do not hold" if scarce else doubt
-        for scarce, doubt in zip((few & (gates.evicting | ~evicts)).tolist(), gates.doubts, strict=True)
+        for scarce, doubt in zip(few.tolist(), gates.doubts, strict=True)
     ]
     doubtful = np.array([bool(doubt) for doubt in doubts])
     own_limits = np.where(evicts[:, None], free, packed)
@@ -174,12 +174,12 @@ def _solve_distinct(
     cycle = roots_outside(*_mix(classes, mix)) > 0
     tolerance = _tolerances(replicas, coefficients, demand, shares, gates.evicting, cycle)
     reserve_tolerance = _tolerances(replicas, reserving, demand, reserve_shares, np.zeros_like(evicts), cycle)
-    least_sure = np.minimum(reserved * (1 - reserve_tolerance), gates.floor * (1 - DOUBT_TOLERANCE))
+    least_sure = np.minimum(reserved * (1 - reserve_tolerance), gates.floor)
     certain = np.where(doubtful, least_sure, capacity * (1 - tolerance))
     certain = np.where(doubtful & few, 0.0, certain)
 
-    interval = np.stack([capacity / (1 + spread), capacity / np.maximum(1 - spread, 1e-9)], axis=-1)
-    upper_high = upper / np.maximum(1 - spread * upper / capacity, 1e-9)
+    interval = np.stack([capacity / (1 + spread), _over(capacity, 1 - spread)], axis=-1)
+    upper_high = _over(upper, 1 - spread * upper / capacity)
     # Without packing slack the reservation rows are necessary for a policy that reserves; other rows are not exact.
     full = conditions.affine_capacity(coefficients, least, least[:, list(RESERVE_ROWS)] / limits)
     exceeded = np.where(evicts, 1 + tolerance, full / capacity * np.where(affine, 1.0, 1 + tolerance))
@@ -265,6 +265,7 @@ def _tolerances(
     rows = np.where(balanced, BALANCED_TOLERANCE, np.where(evicting, GATE_TOLERANCE, ROW_TOLERANCE))
     budget = np.array([replica.engine.max_num_batched_tokens for replica in replicas])
     rows = np.where(demand[:, Demand.DECODE] / ordered[:, -1] > CROWDED * budget, CROWDED_TOLERANCE, rows)
+    rows = rows + _idle_slots(demand, shares, np.array([conditions.capacities(replica) for replica in replicas]))
     for row, replica in enumerate(replicas):
         law = replica.iteration
         if isinstance(law, Staircase):
@@ -275,6 +276,28 @@ def _tolerances(
         elif not isinstance(law, IterationTime):
             rows[row] = CYCLE_TOLERANCE if cycle else LAW_TOLERANCE
     return rows
+
+
+def _idle_slots(demand: FloatArray, shares: FloatArray, limits: FloatArray) -> FloatArray:
+    """Share of the slots that prompts hold while they queue for the token budget, and of what few slots fluctuate by.
+
+    Prefill is one server: its queue has rho^2 (1 + cv^2)/(2 (1 - rho)) prompts (Pollaczek-Khinchine). The rows leave it out, as the
+    limit of many slots does; where it matters they are too high.
+    """
+    per_iteration = 1 / shares.max(axis=-1)
+    slots, budget = limits[:, Resource.BATCH_SLOTS], limits[:, Resource.TOKEN_BUDGET]
+    prompt = demand[:, Demand.PREFILL]
+    room = np.maximum(budget - per_iteration * demand[:, Demand.DECODE], 1.0)
+    load = np.minimum(per_iteration * prompt / room, 0.95)
+    queue = load * load * (2 * demand[:, Demand.CONTEXT] / prompt**2) / (2 * (1 - load))
+    binding = shares[:, Resource.BATCH_SLOTS] > 0.9 * shares.max(axis=-1)
+    chance = np.where(slots < FEW_SLOTS, 0.5 / np.sqrt(slots), 0.0) * np.minimum(1.0, 4 * load)
+    return np.where(binding, np.minimum(queue / slots + chance, 0.9), 0.0)
+
+
+def _over(value: FloatArray, share: FloatArray) -> FloatArray:
+    """value/share; infinite where the share is not positive: too few observations to rule anything out."""
+    return np.asarray(np.divide(value, share, out=np.full_like(value, np.inf), where=share > 0))
 
 
 def _relative_errors(

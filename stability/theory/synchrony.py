@@ -42,7 +42,7 @@ def roots_outside(laws: tuple[Lengths, ...], shares: tuple[float, ...]) -> int:
     weights = _weights(laws, shares)
     size = 1 << int(np.ceil(np.log2(16 * len(weights))))
     around = np.fft.fft(weights, size)
-    turns = np.angle(around[np.r_[1:size, 0]] / around).sum() / (2 * np.pi)
+    turns = np.angle(around[np.r_[1:size, 0]] * np.conj(around)).sum() / (2 * np.pi)
     return max(0, round(float(turns)) * -1)
 
 

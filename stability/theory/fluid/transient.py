@@ -289,6 +289,8 @@ def _shed(path: FluidPath, limit_s: float, line: Timeline, loads: FloatArray) ->
 
 
 def _reason(path: FluidPath, load: float, recovers: bool, down: bool) -> str:
+    if path.peak_backlog <= FEW and load > 1:
+        return f"the load reaches {percent(load)}: batches take in what comes, no backlog builds up, iterations grow longer"
     if path.peak_backlog <= FEW:
         return f"the load stays at {percent(load)} or below: no backlog builds up"
     if recovers:
