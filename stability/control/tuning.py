@@ -11,7 +11,7 @@ import numpy as np
 from .._result import rate, seconds
 from ..errors import InputError, check_choice, check_number, unknown_name
 from ..model.checks import check_pair
-from ..model.fleet import Fleet, Pool
+from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import RequestClass, Workload
 from ..theory.analyze import analyze, peak_window_s
