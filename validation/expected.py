@@ -27,6 +27,8 @@ REASONS = {
     "swings, which the walk takes as constant",
     "seldom": "memory seldom binds: evictions come in storms, in the tail of the batch's KV, which is taken as normal",
     "steps": "a staircase law jumps where the batch fluctuates across a step's edge; it is averaged at the mean batch",
+    "window": "the saturated window opens where slots or memory first refuse a request: where the token budget binds that is late, and "
+    "the window short",
     "step law": "the catalog's step-time law, or the want of one, misses this measurement by more than the tolerance",
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
     "step law is 4.5 % slow",
@@ -75,6 +77,8 @@ def _reason(cell: Cell) -> str:
 def _eviction_reason(case: str) -> str:
     if "reasoning" in case:
         return "few running"
+    if "Azure code" in case:
+        return "window"
     if any(name in case for name in ("constant", "+-20 %", "10/{")):
         return "synchronised"
     if "chunk gate" in case:
