@@ -27,6 +27,8 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .sim.barrier import BarrierResult as BarrierResult
+from .sim.barrier import simulate_barrier as simulate_barrier
 from .sim.bisection import BisectedCapacity as BisectedCapacity
 from .sim.bisection import RateTrial as RateTrial
 from .sim.bisection import capacity_by_bisection as capacity_by_bisection
