@@ -168,7 +168,7 @@ class BalanceRoute(BalanceRouter):
     beta: float | None = None
     decay: float = 0.9
     greedy_slots: int = 7
-    window: int = 64
+    window: int = 1024
     predictor: str = "survival"
 
     rule = 0
