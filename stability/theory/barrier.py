@@ -31,8 +31,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._types import FloatArray
-from ..errors import check_integer, check_number
+from .._types import ComplexArray, FloatArray
+from ..errors import NotModelledError, check_integer, check_number
 from ..model.lengths import Lengths
 from ..model.replica import Replica
 from ..model.workload import Workload
@@ -267,12 +267,11 @@ def break_even_memory(replica: Replica, workload: Workload, *, workers: int, syn
 def _affine(replica: Replica) -> tuple[float, float, float, float, float]:
     kind, coefficients = replica.iteration.encode()
     if kind != 0:
-        from ..errors import NotModelledError
-
         raise NotModelledError(
             f"iteration = {replica.iteration!r}, must be an IterationTime. Use its tangent at the batch you run."
         )
-    return tuple(coefficients.tolist())  # type: ignore[return-value]
+    base, prefill, decode, read, context = coefficients.tolist()
+    return base, prefill, decode, read, context
 
 
 def _mix(workload: Workload) -> tuple[tuple[Lengths, ...], tuple[float, ...], FloatArray]:
@@ -295,5 +294,5 @@ def _largest_load(
     return cell * largest_of(_sum_law(resident_transform(laws, shares, cell, size), decoding, size), workers)
 
 
-def _sum_law(transform: FloatArray, count: int, size: int) -> FloatArray:
+def _sum_law(transform: ComplexArray, count: int, size: int) -> FloatArray:
     return np.maximum(np.fft.irfft(transform**count, size), 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._types import FloatArray, IntArray
+from .._types import ComplexArray, FloatArray, IntArray
 from ..model.lengths import Lengths, ProductPart
 from .moments import Demand
 
@@ -27,7 +27,7 @@ def resident_moments(demand: FloatArray) -> tuple[float, float]:
     return mean, float(np.sqrt(max(float(demand[Demand.READ_HELD]) / decodes - mean * mean, 0.0)))
 
 
-def resident_transform(laws: tuple[Lengths, ...], shares: tuple[float, ...], cell: float, size: int) -> FloatArray:
+def resident_transform(laws: tuple[Lengths, ...], shares: tuple[float, ...], cell: float, size: int) -> ComplexArray:
     """Fourier transform (`rfft`) of the law of that KV on a lattice of `size` cells of `cell` tokens.
 
     Mass between two points is shared so that the mean is kept; what lies beyond the lattice is put on its end.
@@ -58,7 +58,7 @@ def resident_transform(laws: tuple[Lengths, ...], shares: tuple[float, ...], cel
                 found = np.fft.rfft(lattice(np.arange(len(met)), met / decodes, cell, size))
             total += share * part.weight * decodes * found
             weight += share * part.weight * decodes
-    return total / weight  # type: ignore[no-any-return]
+    return total / weight
 
 
 def lattice(values: IntArray | FloatArray, weights: FloatArray, cell: float, size: int) -> FloatArray:
