@@ -16,6 +16,7 @@ from stability.policies import BalanceFuture, BalanceRoute, LengthPartition, Pow
 from stability.policies.balance import BalanceRouter, group_router_of
 from stability.sim.kernels import dispatch as kernels
 from stability.sim.predictors import output_mass, prediction_tables, remaining
+from stability.sim.reference import dispatch as reference
 from stability.sim.reference.dispatch import (
     NONE,
     Scores,
@@ -30,6 +31,10 @@ from stability.sim.reference.dispatch import (
     score,
     target,
 )
+
+
+def test_resolution_is_the_same() -> None:
+    assert kernels.BITS == reference.BITS
 
 
 def test_published_figures() -> None:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from ..._types import FloatArray, IntArray
 from ...policies.balance import BalanceRouter
-from ..reference.dispatch import BITS
 from ._jit import called, kernel
 from .state import NONE
 
 WordArray = npt.NDArray[np.uint64]
 
 BALANCE_ROUTE, BALANCE_FUTURE = 0, 1
+BITS = 1 << 12
+"""As in the reference; here too, because the cache of kernels follows this folder only."""
 WORDS = BITS // 64
 ONE, ZERO, SIXTY_FOUR = np.uint64(1), np.uint64(0), np.uint64(64)
 
@@ -37,6 +38,8 @@ class Desk(NamedTuple):
         Largest loads, one worker's margins and the order of these.
     waiting, prompts : (room,) int
         Positions and prompts of the requests that can be looked at.
+    fitting, sizes : (room,) int
+        Of those, the ones whose sums are looked at: place and tokens.
     chosen, placed, worker : int
         The set chosen last; all placements.
     layers : (window + 1, most + 1, WORDS) uint64
@@ -58,6 +61,8 @@ class Desk(NamedTuple):
     order: IntArray
     waiting: IntArray
     prompts: IntArray
+    fitting: IntArray
+    sizes: IntArray
     chosen: IntArray
     placed: IntArray
     worker: IntArray
@@ -86,6 +91,8 @@ def desk_of(policy: BalanceRouter, workers: int, slots: int) -> Desk:
         order=np.zeros(steps, dtype=np.int64),
         waiting=np.zeros(room, dtype=np.int64),
         prompts=np.zeros(room, dtype=np.int64),
+        fitting=np.zeros(room, dtype=np.int64),
+        sizes=np.zeros(room, dtype=np.int64),
         chosen=np.zeros(most + 1, dtype=np.int64),
         placed=np.zeros(workers * slots, dtype=np.int64),
         worker=np.zeros(workers * slots, dtype=np.int64),
@@ -166,40 +173,46 @@ def has(words: WordArray, bit: int) -> bool:
 
 @called
 def fill_layers(desk: Desk, count: int, most: int, unit: int, reach: int, stop: int) -> int:
-    """Reachable sums of the first 0, 1, ... prompts; returns after which prefix it stopped, the first to reach `stop`."""
+    """Reachable sums of the first 0, 1, ... sizes; returns after which prefix it stopped, the first to reach `stop`."""
     layers = desk.layers
     words = (reach >> 6) + 1
-    spare = np.uint64(63 - (reach & 63))
-    last = (~ZERO) >> spare
-    for k in range(most + 1):
+    last = (~ZERO) >> np.uint64(63 - (reach & 63))
+    for k in range(1, most + 1):
         for w in range(words):
             layers[0, k, w] = ZERO
-    layers[0, 0, 0] = ONE
     for i in range(count):
-        size = desk.prompts[i] // unit
+        size = desk.sizes[i] // unit
         by, bits = size >> 6, np.uint64(size & 63)
         found = False
         for k in range(1, most + 1):
-            old, less, new = layers[i, k], layers[i, k - 1], layers[i + 1, k]
-            for w in range(min(by, words)):
+            old, new = layers[i, k, :words], layers[i + 1, k, :words]
+            for w in range(words):
                 new[w] = old[w]
-            if bits == ZERO:
-                for w in range(by, words):
-                    new[w] = old[w] | less[w - by]
+            if by >= words:
+                continue
+            if k == 1:
+                new[by] |= ONE << bits
             else:
-                back = SIXTY_FOUR - bits
-                if by < words:
-                    new[by] = old[by] | (less[0] << bits)
-                for w in range(by + 1, words):
-                    new[w] = old[w] | (less[w - by] << bits) | (less[w - by - 1] >> back)
+                add_shifted(new[by:], layers[i, k - 1, : words - by], bits)
             new[words - 1] &= last
             found = found or (stop != NONE and has(new, stop))
-        for w in range(words):
-            layers[i + 1, 0, w] = ZERO
-        layers[i + 1, 0, 0] = ONE
         if found:
             return i + 1
     return count
+
+
+@kernel
+def add_shifted(target_words: WordArray, source: WordArray, bits: np.uint64) -> None:
+    """Add the bits of `source`, moved up by `bits` < 64."""
+    if bits == ZERO:
+        for w in range(len(source)):
+            target_words[w] |= source[w]
+        return
+    back = SIXTY_FOUR - bits
+    target_words[0] |= source[0] << bits
+    lower, upper, moved = source[: len(source) - 1], source[1:], target_words[1:]
+    for w in range(len(upper)):
+        moved[w] |= (upper[w] << bits) | (lower[w] >> back)
 
 
 @called
@@ -245,11 +258,17 @@ def sum_above(desk: Desk, prefix: int, fewest: int, most: int, aim: int, reach: 
 
 @kernel
 def first_prefix(desk: Desk, count: int, k: int, size: int) -> int:
-    """The shortest prefix of which k prompts reach `size`; one more than `count` if none does."""
-    for i in range(count + 1):
-        if has(desk.layers[i, k], size):
-            return i
-    return count + 1
+    """The shortest prefix of which k sizes reach `size`; one more than `count` if none does."""
+    if k == 0:
+        return 0
+    low, high = 0, count + 1
+    while low < high:  # a sum once reached stays so
+        middle = (low + high) // 2
+        if has(desk.layers[middle, k], size):
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @called
@@ -263,8 +282,8 @@ def trace_back(desk: Desk, count: int, fewest: int, most: int, size: int, unit: 
     taken = k
     while k > 0:
         k -= 1
-        desk.chosen[k] = prefix - 1
-        size -= desk.prompts[prefix - 1] // unit
+        desk.chosen[k] = desk.fitting[prefix - 1]
+        size -= desk.sizes[prefix - 1] // unit
         prefix = first_prefix(desk, count, k, size)
     return taken
 
@@ -286,25 +305,36 @@ def best_set(desk: Desk, count: int, most: int, aim: int) -> int:
         return 1
     if choose_largest(desk, count, most, aim):
         return min(most, count)
-    longest = 0
+    longest, single, fits = 0, NONE, 0
     for i in range(count):
-        longest = max(longest, desk.prompts[i])
+        tokens = desk.prompts[i]
+        if tokens <= aim:
+            longest = max(longest, tokens)
+            desk.fitting[fits], desk.sizes[fits] = i, tokens
+            fits += 1
+        elif single == NONE or tokens < desk.prompts[single]:
+            single = i
+    if fits == 0:
+        desk.chosen[0] = single
+        return 1
     reach = aim + longest
+    if single != NONE:
+        reach = min(reach, desk.prompts[single])
     unit = (reach + BITS) // BITS  # ceil((reach + 1)/BITS)
-    reach, goal = reach // unit, aim // unit
-    prefix = fill_layers(desk, count, most, unit, reach, goal)
+    reach, goal, most = reach // unit, aim // unit, min(most, fits)
+    prefix = fill_layers(desk, fits, most, unit, reach, goal)
     below = sum_below(desk, prefix, 1, most, goal)
-    if below == goal:
-        return trace_back(desk, prefix, 1, most, below, unit)
-    above = sum_above(desk, prefix, 1, most, goal, reach)
-    if below == NONE:
-        return trace_back(desk, prefix, 1, most, above, unit)
     taken = trace_back(desk, prefix, 1, most, below, unit)
+    if below == goal:
+        return taken
+    at_below = score(desk, total_of(desk, taken))
+    above = sum_above(desk, prefix, 1, most, goal, reach)
     if above != NONE:
-        at_below = score(desk, total_of(desk, taken))
         taken = trace_back(desk, prefix, 1, most, above, unit)
-        if at_below >= score(desk, total_of(desk, taken)):
-            taken = trace_back(desk, prefix, 1, most, below, unit)
+    elif single != NONE:
+        desk.chosen[0], taken = single, 1
+    if (above != NONE or single != NONE) and at_below >= score(desk, total_of(desk, taken)):
+        taken = trace_back(desk, prefix, 1, most, below, unit)
     return taken
 
 
@@ -314,6 +344,7 @@ def best_exact_set(desk: Desk, count: int, most: int, aim: int) -> int:
     longest = 0
     for i in range(count):
         longest = max(longest, desk.prompts[i])
+        desk.fitting[i], desk.sizes[i] = i, desk.prompts[i]
     reach = aim + longest
     unit = (reach + BITS) // BITS
     reach, goal = reach // unit, aim // unit

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ...policies.balance import BalanceFuture, BalanceRouter
 
-BITS = 1 << 14
+BITS = 1 << 12
 """Reachable sums are kept at this resolution: in tokens as long as they fit, else in units of so many tokens that they do."""
 
 NONE = -1
@@ -150,18 +150,28 @@ def best_set(prompts: Sequence[int], most: int, scores: Scores, aim: int) -> lis
     largest = sorted(range(len(prompts)), key=lambda i: (-prompts[i], i))[:most]
     if aim == NONE or sum(prompts[i] for i in largest) <= aim:
         return largest
-    sums = _Sums(prompts, most, aim)
-    below, above = sums.below(1, most), sums.above(1, most)
-    if below and sum(sums.sizes[i] for i in below) == aim // sums.unit:
+    single = nearest(prompts, aim)[1]
+    fitting = [i for i, tokens in enumerate(prompts) if tokens <= aim]
+    if not fitting:
+        return [single]
+    reach = aim + max(prompts[i] for i in fitting)
+    if single != NONE:
+        reach = min(
+            reach, prompts[single]
+        )  # a set with a prompt beyond the aim is no better than the shortest of those
+    sums = _Sums([prompts[i] for i in fitting], min(most, len(fitting)), aim, reach)
+    below = [fitting[i] for i in sums.below(1, sums.most)]
+    if sum(sums.sizes[fitting.index(i)] for i in below) == aim // sums.unit:
         return below
-    if not below or (above and not scores.better(_total(prompts, below), _total(prompts, above))):
-        return above
-    return below
+    above = [fitting[i] for i in sums.above(1, sums.most)] or [single]
+    if above == [NONE] or scores.better(_total(prompts, below), _total(prompts, above)):
+        return below
+    return above
 
 
 def best_exact_set(prompts: Sequence[int], most: int, scores: Scores, aim: int) -> list[int]:
     """BF-IO: for each k <= `most` exactly k requests, the largest sum up to `aim`, else the smallest above it; the best over k."""
-    sums = _Sums(prompts, most, aim)
+    sums = _Sums(prompts, most, aim, aim + max(prompts))
     best: list[int] = []
     for k in range(most, 0, -1):
         found = sums.below(k, k) or sums.above(k, k)
@@ -177,9 +187,8 @@ def _total(prompts: Sequence[int], chosen: Sequence[int]) -> int:
 class _Sums:
     """Sums that up to `most` of the prompts reach, prefix by prefix: bit u of `layers[i][k]` for k of the first i prompts."""
 
-    def __init__(self, prompts: Sequence[int], most: int, aim: int) -> None:
+    def __init__(self, prompts: Sequence[int], most: int, aim: int, reach: int) -> None:
         self.aim, self.most = aim, most
-        reach = aim + max(prompts)
         self.unit = -(-(reach + 1) // BITS)
         self.sizes = [tokens // self.unit for tokens in prompts]
         kept = (1 << (reach // self.unit + 1)) - 1
