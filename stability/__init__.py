@@ -39,6 +39,8 @@ from .sim.result import ReplicaRecords as ReplicaRecords
 from .sim.result import RequestRecords as RequestRecords
 from .sim.result import SimulationResult as SimulationResult
 from .theory.analyze import analyze as analyze
+from .theory.barrier import BarrierRatios as BarrierRatios
+from .theory.barrier import barrier_ratios as barrier_ratios
 from .theory.check import CheckResult as CheckResult
 from .theory.check import check as check
 from .theory.fluid.events import Burst as Burst

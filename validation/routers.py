@@ -87,15 +87,27 @@ def tasks(size: str) -> Iterator[Task]:
 @cache
 def run(workload: str, router: str, workers: int, requests: int, assignment: str | None = None) -> st.BarrierResult:
     """One cell of the table."""
+    return simulated(LENGTHS[workload], ROUTERS[router], workers, requests, assignment)
+
+
+def simulated(
+    lengths: L.Lengths,
+    router: str | Router,
+    workers: int,
+    requests: int,
+    assignment: str | None = None,
+    in_system: int = SLOTS + POOL,
+) -> st.BarrierResult:
+    """A closed loop of `in_system` requests per worker."""
     replica = st.Replica(iteration=LAW, kv_capacity_tokens=10**9, engine=st.Engine(max_num_seqs=SLOTS))
     fleet = st.Fleet([st.Pool("decode", replica, workers, role="decode", coupling=st.Barrier(workers))])
     return st.simulate_barrier(
         fleet,
-        st.Workload.poisson(1.0, LENGTHS[workload]),
-        router=ROUTERS[router],
+        st.Workload.poisson(1.0, lengths),
+        router=router,
         assignment=assignment,
         requests=requests,
-        concurrency=workers * (SLOTS + POOL),
+        concurrency=workers * in_system,
         rng=SEED,
     )
 
@@ -241,12 +253,64 @@ def pooled_region(size: str) -> list[Cell]:
     return cells
 
 
+def variants() -> list[tuple[str, L.Lengths, str | Router, int]]:
+    """What the table leaves open: name, lengths, router, requests in the system per worker."""
+    jsq, kv, own = "join_shortest_queue", "join_shortest_kv", LENGTHS["proprietary"]
+    route, future = st.policies.BalanceRoute, st.policies.BalanceFuture
+    heavy = L.Independent(L.LogNormal(3197, cv=2.0, limit=128_000), L.LogNormal(1185, cv=1.2, limit=32_000))
+    found: list[tuple[str, L.Lengths, str | Router, int]] = [("JSQ", own, jsq, SLOTS + POOL)]
+    found += [(f"BR-0, window {n}", own, route(window=n), SLOTS + POOL) for n in (4, 16, 1024)]
+    found += [(f"BR-0, {n} waiting per worker", own, route(), SLOTS + n) for n in (1, 16, 64)]
+    for horizon, decay, beta in (
+        (20, 0.9, None),
+        (80, 0.9, 43.0),
+        (80, 0.97, None),
+        (80, 1.0, None),
+        (200, 0.99, None),
+    ):
+        router = route(horizon=horizon, decay=decay, beta=beta, predictor="oracle")
+        found.append((f"BR-H oracle, H {horizon}, gamma {decay:g}, beta {beta or 8:g}", own, router, SLOTS + POOL))
+    survival = route(horizon=80, decay=1.0)
+    found.append(("BR-H survival, H 80, gamma 1, beta 8", own, survival, SLOTS + POOL))
+    found += [(f"BF-IO, H {n}", own, future(horizon=n), SLOTS + POOL) for n in (0, 20, 200)]
+    for per_worker in (40, 60, SLOTS, 2 * SLOTS):
+        found += [
+            (f"{name}, {per_worker} in the system", own, router, per_worker)
+            for name, router in (("JSQ", jsq), ("JSQ by KV", kv))
+        ]
+        found.append((f"BR-0, {per_worker} in the system", own, route(), per_worker))
+    for name, router in (("JSQ", jsq), ("JSQ by KV", kv), ("BR-0", route()), ("BR-H oracle", ROUTERS["BR-H oracle"])):
+        found.append((f"{name}, cv 2.0 and 1.2", heavy, router, SLOTS + POOL))
+    return found
+
+
+def print_variants(workers: int, requests: int) -> None:
+    """How the figures move with what the papers do not say."""
+    rows = []
+    for name, lengths, router, in_system in variants():
+        at = simulated(lengths, router, workers, requests * workers, in_system=in_system)
+        rows.append(
+            (
+                name,
+                f"{at.tokens_per_s:.0f}",
+                f"{at.interval.half_width:.0f}",
+                f"{at.spread_tokens:.0f}",
+                f"{at.peak_ratio:.4f}",
+            )
+        )
+    print(text_table(rows, ("proprietary means", "tokens/s", "+-", "max - min", "max/mean")))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m validation.routers", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 8, 16], help="workers of the group (4 8 16)")
     parser.add_argument("--requests", type=int, default=20_000, help="requests per worker (20000)")
+    parser.add_argument("--variants", action="store_true", help="what the papers leave open, instead, at 8 workers")
     options = parser.parse_args()
+    if options.variants:
+        print_variants(8, options.requests)
+        return
     header = ("router", "tokens/s", "+-", "over JSQ", "paper", "max - min", "max/mean", "idle", "TPOT 95 %", "J/token")
     for workload in LENGTHS:
         for workers in options.workers:

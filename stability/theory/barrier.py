@@ -28,9 +28,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from .._result import Tabular
 from .._types import ComplexArray, FloatArray
 from ..errors import NotModelledError, check_integer, check_number
 from ..model.lengths import Lengths
@@ -46,7 +48,7 @@ CELLS, DEVIATIONS = 256, 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BarrierRatios:
+class BarrierRatios(Tabular):
     """E[max_g K_g]/E[K_g] of G workers with D decoding requests each, under several routings.
 
     Attributes
@@ -75,6 +77,24 @@ class BarrierRatios:
     limit: float
     balanced: float
     aged: float
+
+    schema: ClassVar[str] = "stability/barrier-ratios/1"
+
+    def __repr__(self) -> str:
+        return f"BarrierRatios({self.workers} workers of {self.decoding}: {self.independent:.4f}, balanced {self.balanced:.4f})"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Ratios by routing, for people."""
+        return [
+            ("workers, decoding on each", f"{self.workers}, {self.decoding}"),
+            ("KV of a request at a random step", f"{self.mean_tokens:.4g} +- {self.deviation_tokens:.4g} tokens"),
+            ("max over mean, unbalanced routing", f"{self.independent:.4f}"),
+            ("  by the normal law", f"{self.normal:.4f}"),
+            ("  by sqrt(2 ln G)", f"{self.limit:.4f}"),
+            ("max over mean, balanced routing", f"{self.balanced:.4f}"),
+            ("  with a request of any size at hand", f"{self.aged:.4f}"),
+            ("imbalance, unbalanced over balanced", f"{self.separation:.3g}"),
+        ]
 
     @property
     def separation(self) -> float:
