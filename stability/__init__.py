@@ -38,6 +38,9 @@ from .sim.engine import simulate as simulate
 from .sim.result import ReplicaRecords as ReplicaRecords
 from .sim.result import RequestRecords as RequestRecords
 from .sim.result import SimulationResult as SimulationResult
+from .sim.routers import RouterComparison as RouterComparison
+from .sim.routers import RouterOutcome as RouterOutcome
+from .sim.routers import compare_routers as compare_routers
 from .theory.analyze import analyze as analyze
 from .theory.barrier import BarrierRatios as BarrierRatios
 from .theory.barrier import barrier_ratios as barrier_ratios

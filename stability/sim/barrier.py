@@ -67,7 +67,7 @@ class BarrierResult(Tabular):
     window_s : (float, float)
     interval : Interval
         95 % interval of `tokens_per_s`.
-    worker, assigned_s, first_token_s, finish_s : (n,) ndarray
+    worker, arrival_s, assigned_s, first_token_s, finish_s : (n,) ndarray
         By request of the whole run.
     log : mapping of str to ndarray
         Every step, if recorded: `start_s`, `end_s`, `waiting`, and by worker `prefill`, `decodes`, `kv_tokens`.
@@ -95,6 +95,7 @@ class BarrierResult(Tabular):
     window_s: tuple[float, float]
     interval: Interval
     worker: IntArray
+    arrival_s: FloatArray
     assigned_s: FloatArray
     first_token_s: FloatArray
     finish_s: FloatArray
@@ -132,7 +133,7 @@ class BarrierResult(Tabular):
         """JSON-safe mapping of the figures, tagged with its schema; requests and steps are left out."""
         from .._result import json_safe
 
-        left_out = ("worker", "assigned_s", "first_token_s", "finish_s", "log")
+        left_out = ("worker", "arrival_s", "assigned_s", "first_token_s", "finish_s", "log")
         return {
             "schema": self.schema,
             **{name: json_safe(getattr(self, name)) for name in self.__slots__ if name not in left_out},
@@ -142,7 +143,7 @@ class BarrierResult(Tabular):
         """One row per request, units in column names."""
         import pandas as pd
 
-        names = ("worker", "assigned_s", "first_token_s", "finish_s")
+        names = ("worker", "arrival_s", "assigned_s", "first_token_s", "finish_s")
         return pd.DataFrame({name: getattr(self, name) for name in names})
 
 
@@ -284,6 +285,7 @@ def _result(run: Any, router: str, assignment: str, root: np.random.SeedSequence
         window_s=(begin["at_s"], end["at_s"]),
         interval=interval,
         worker=read_only(outcome.worker),
+        arrival_s=read_only(outcome.arrival_s),
         assigned_s=read_only(outcome.assigned_s),
         first_token_s=read_only(outcome.first_token_s),
         finish_s=read_only(outcome.finish_s),

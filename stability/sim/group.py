@@ -13,6 +13,7 @@ from ..model.requests import Requests
 from ..policies.balance import BalanceRoute, BalanceRouter, LengthPartition
 from ..policies.routers import Router
 from .kernels import barrier as kernel
+from .kernels import group_state as layout
 from .kernels.dispatch import Desk, desk_of
 from .kernels.laws import encode
 from .kernels.state import NONE
@@ -50,8 +51,8 @@ class GroupRun:
     uniforms: FloatArray
     shares: FloatArray
     tables: FloatArray
-    jobs: kernel.GroupJobs = field(init=False)
-    state: kernel.GroupState = field(init=False)
+    jobs: layout.GroupJobs = field(init=False)
+    state: layout.GroupState = field(init=False)
 
     @property
     def workers(self) -> int:
@@ -61,12 +62,12 @@ class GroupRun:
     @property
     def steps(self) -> int:
         """Steps made."""
-        return int(self.state.registers[kernel.STEP])
+        return int(self.state.registers[layout.STEP])
 
     @property
     def peak(self) -> int:
         """Largest KV read by one worker in one step."""
-        return int(self.state.registers[kernel.PEAK])
+        return int(self.state.registers[layout.PEAK])
 
     def go(self, *, steps: int, warmup: float) -> None:
         """Run from the start, with room for so many `steps` in the log and marks after a share `warmup` of the completions."""
@@ -93,7 +94,7 @@ class GroupRun:
 
     def log(self) -> Mapping[str, AnyArray]:
         """The recorded steps; empty if there are none."""
-        rows, g = int(self.state.registers[kernel.LOGGED]), self.workers
+        rows, g = int(self.state.registers[layout.LOGGED]), self.workers
         if rows == 0:
             return {}
         log = self.state.log[:rows]
@@ -108,16 +109,16 @@ class GroupRun:
         return {name: read_only(column) for name, column in columns.items()}
 
     def _rows(self) -> list[dict[str, float]]:
-        names = ("at_s", *kernel.TOTALS, "fed")
-        marks = self.state.marks[: self.state.registers[kernel.MARKS]]
+        names = ("at_s", *layout.TOTALS, "fed")
+        marks = self.state.marks[: self.state.registers[layout.MARKS]]
         return [dict(zip(names, row, strict=True)) for row in marks.tolist()]
 
-    def _limits(self) -> kernel.GroupLimits:
+    def _limits(self) -> layout.GroupLimits:
         pool, engine = self.pool, self.pool.replica.engine
         assert isinstance(pool.coupling, Barrier)
         kind, law = encode(pool.replica.iteration, engine.max_num_batched_tokens)
         parts = self.policy if isinstance(self.policy, LengthPartition) else None
-        return kernel.GroupLimits(
+        return layout.GroupLimits(
             workers=pool.replicas,
             slots=engine.max_num_seqs,
             budget=engine.max_num_batched_tokens,
@@ -136,9 +137,9 @@ class GroupRun:
             power=np.array(POWER_W),
         )
 
-    def _jobs(self) -> kernel.GroupJobs:
+    def _jobs(self) -> layout.GroupJobs:
         count = len(self.requests)
-        return kernel.GroupJobs(
+        return layout.GroupJobs(
             arrival_s=np.array(self.requests.arrival_s, dtype=np.float64),
             prompt=np.array(self.requests.prompt_tokens, dtype=np.int64),
             output=np.array(self.requests.output_tokens, dtype=np.int64),
@@ -153,23 +154,23 @@ class GroupRun:
             finish_s=np.full(count, np.nan),
         )
 
-    def _state(self, steps: int) -> kernel.GroupState:
+    def _state(self, steps: int) -> layout.GroupState:
         g, n, count = self.workers, self.pool.replica.engine.max_num_seqs, len(self.requests)
 
         def zeros() -> AnyArray:
             return np.zeros(g, dtype=np.int64)
 
-        return kernel.GroupState(
+        return layout.GroupState(
             registers=np.zeros(11, dtype=np.int64),
-            totals=np.zeros(len(kernel.TOTALS)),
-            marks=np.zeros((MARKS + 3, 2 + len(kernel.TOTALS))),
+            totals=np.zeros(len(layout.TOTALS)),
+            marks=np.zeros((MARKS + 3, 2 + len(layout.TOTALS))),
             running=np.zeros((g, n), dtype=np.int64),
             occupied=zeros(),
             prefilling=zeros(),
             decodes=zeros(),
             decode_kv=zeros(),
             resident_kv=zeros(),
-            next_finish=np.full(g, kernel.NEVER, dtype=np.int64),
+            next_finish=np.full(g, layout.NEVER, dtype=np.int64),
             own_s=np.zeros(g),
             step_prefill=zeros(),
             queued=zeros(),
