@@ -47,6 +47,8 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .sim.barrier import BarrierResult as BarrierResult
+from .sim.barrier import simulate_barrier as simulate_barrier
 from .sim.bisection import BisectedCapacity as BisectedCapacity
 from .sim.bisection import RateTrial as RateTrial
 from .sim.bisection import capacity_by_bisection as capacity_by_bisection
@@ -56,7 +58,12 @@ from .sim.engine import simulate as simulate
 from .sim.result import ReplicaRecords as ReplicaRecords
 from .sim.result import RequestRecords as RequestRecords
 from .sim.result import SimulationResult as SimulationResult
+from .sim.routers import RouterComparison as RouterComparison
+from .sim.routers import RouterOutcome as RouterOutcome
+from .sim.routers import compare_routers as compare_routers
 from .theory.analyze import analyze as analyze
+from .theory.barrier import BarrierRatios as BarrierRatios
+from .theory.barrier import barrier_ratios as barrier_ratios
 from .theory.check import CheckResult as CheckResult
 from .theory.check import check as check
 from .theory.fluid.events import Burst as Burst

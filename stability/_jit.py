@@ -43,8 +43,10 @@ def cache_folder(package: Path) -> Path:
     return base / source_hash(package)
 
 
-def compiler(package: Path) -> Compiler:
+def compiler(package: Path, *, inline: bool = True) -> Compiler:
     """A decorator that compiles a kernel of folder `package` on first use, without fast math.
+
+    Inlined everywhere, unless told otherwise: a large function called from several places then compiles in a fraction of the time.
 
     Without numba's reference counts (`_nrt`): kernels allocate nothing, and counting references to the arrays of a
     tuple at every call can cost fourteen times the work itself.
@@ -57,7 +59,7 @@ def compiler(package: Path) -> Compiler:
         before = config.CACHE_DIR
         config.CACHE_DIR = folder
         try:
-            return cast(Function, njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)(function))
+            return cast(Function, njit(cache=True, error_model="numpy", forceinline=inline, _nrt=False)(function))
         finally:
             config.CACHE_DIR = before
 

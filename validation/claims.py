@@ -1,4 +1,4 @@
 """Every module that registers a claim."""
 
-from . import deployments, evictions, fluid, matrix, published, real_runs, routing, tuning  # noqa: F401
+from . import deployments, evictions, fluid, matrix, published, real_runs, routers, routing, tuning  # noqa: F401
 from .peers import compare  # noqa: F401

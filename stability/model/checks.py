@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
-from .fleet import Fleet
+from ..errors import InputError, NotModelledError
+from .fleet import Barrier, Fleet
 from .replica import Replica
 from .workload import Workload
 
@@ -17,3 +17,12 @@ def check_pair(fleet: object, workload: object) -> None:
         raise InputError(f"fleet = {fleet!r}, must be a Fleet. {hint}")
     if not isinstance(workload, Workload):
         raise InputError(f"workload = {workload!r}, must be a Workload. Use Workload.poisson(rate_per_s, lengths).")
+
+
+def check_independent(fleet: Fleet, what: str) -> None:
+    """Refuse barrier groups where `what` does not know them."""
+    for pool in fleet.pools:
+        if isinstance(pool.coupling, Barrier):
+            raise NotModelledError(
+                f"pool {pool.name!r} is coupled by {pool.coupling!r}, must be independent for {what}. Use analyze() or simulate_barrier()."
+            )

@@ -90,8 +90,8 @@ def replicas_of(fleet: Fleet) -> tuple[list[Replica], IntArray]:
             )
         if pool.coupling != "independent":
             raise NotModelledError(
-                f"pool {pool.name!r} is coupled by {pool.coupling!r}, must be 'independent' until barriers are simulated. "
-                "Simulate its workers as independent replicas."
+                f"pool {pool.name!r} is coupled by {pool.coupling!r}, must be 'independent' here. "
+                "Simulate one barrier group with simulate_barrier()."
             )
     replicas = [pool.replica for pool in fleet.pools for _ in range(pool.replicas)]
     pools = np.repeat(np.arange(len(fleet.pools)), [pool.replicas for pool in fleet.pools])

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import InputError, check_choice, check_integer, check_number
+from ..errors import InputError, NotModelledError, check_choice, check_integer, check_number
 from ..model.arrivals import Replay
 from ..model.fleet import Fleet
 from ..model.requests import draw_blocks
 from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
+from ..policies.balance import GroupRouter
 from ..policies.routers import Router, router_of
 from .domain import check_servable, limits_of, replicas_of
 from .result import SimulationResult
@@ -117,6 +118,10 @@ def simulate(
     for pool in fleet.pools:
         limits_of(pool.replica)
     policy = router_of(router, fleet)
+    if isinstance(policy, GroupRouter):
+        raise NotModelledError(
+            f"router = {policy!r} is for barrier groups, must be one of ROUTERS. Use simulate_barrier()."
+        )
     shares = policy.shares(fleet, len(workload.classes))
     root = seed_sequence(rng)
     timed = not saturated and concurrency is None

@@ -13,13 +13,14 @@ from .._types import FloatArray
 from ..errors import InputError, NotModelledError, UnservableError, check_number
 from ..model.arrivals import Replay
 from ..model.checks import check_pair
-from ..model.fleet import Fleet, Pool
+from ..model.fleet import Barrier, Fleet, Pool
 from ..model.iteration import IterationTime
 from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
 from . import conditions
 from .conditions import BOTTLENECKS
+from .coupled import ASSUMPTION, coupled, coupled_point, worker_of
 from .moments import tail_probability
 from .operating import OperatingPoint, law_operating_point, operating_point
 from .report import PoolReport, StabilityReport
@@ -112,12 +113,16 @@ def _stationary(fleet: Fleet, workload: Workload, confidence: float) -> Stabilit
     rates = np.array([item.mean_rate_per_s for item in classes])
     total = float(rates.sum())
     assumptions = _check(fleet.pools, classes)
-    solved = solve([pool.replica for pool in fleet.pools], classes, rates / total, confidence)
+    workers = [worker_of(pool) for pool in fleet.pools]
+    solved, barrier_s = coupled(fleet.pools, solve(workers, classes, rates / total, confidence), classes, rates / total)
     counts = np.array([pool.replicas for pool in fleet.pools], dtype=np.float64)
     split = _split(fleet.pools, counts * solved.capacity)
     per_replica = split * total / counts
-    points = _operating_points(fleet.pools, classes, rates / total, solved, per_replica)
-    reports = _pool_reports(fleet.pools, solved, split * total, counts, per_replica, points)
+    points = _operating_points(workers, classes, rates / total, solved, per_replica)
+    points = coupled_point(
+        fleet.pools, points, solved, classes, rates / total, np.minimum(per_replica, solved.capacity)
+    )
+    reports = _pool_reports(fleet.pools, solved, split * total, counts, per_replica, points, barrier_s)
     return _fleet_report(fleet.pools, reports, split, total, assumptions)
 
 
@@ -131,11 +136,13 @@ def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
     for pool in pools:
         if pool.weight == 0:
             continue
-        if pool.role != "mixed" or pool.coupling != "independent":
+        if pool.role != "mixed":
             raise NotModelledError(
-                f"pool {pool.name!r}: prefill/decode roles and barriers have no analysis yet. "
+                f"pool {pool.name!r}: prefill/decode roles have no analysis yet. "
                 "See stability.disaggregation for a prefill and a decode pool."
             )
+        if isinstance(pool.coupling, Barrier):
+            notes.append(ASSUMPTION)
         policy = scheduler_of(pool.replica.engine)
         if not isinstance(policy, Fcfs):
             raise NotModelledError(f"pool {pool.name!r}: scheduler {policy!r} has no analysis yet.")
@@ -175,7 +182,7 @@ def _split(pools: Sequence[Pool], capacity: FloatArray) -> FloatArray:
 
 
 def _operating_points(
-    pools: Sequence[Pool],
+    replicas: Sequence[Replica],
     classes: Sequence[RequestClass],
     mix: FloatArray,
     solved: Solution,
@@ -183,7 +190,7 @@ def _operating_points(
 ) -> OperatingPoint:
     """Every pool at its rate, or at capacity when it is overloaded."""
     rate = np.maximum(np.minimum(per_replica, solved.capacity * (1 - 1e-6)), 1e-300)
-    others = [i for i, pool in enumerate(pools) if not isinstance(pool.replica.iteration, IterationTime)]
+    others = [i for i, replica in enumerate(replicas) if not isinstance(replica.iteration, IterationTime)]
     coefficients = solved.coefficients
     if others:
         coefficients = coefficients.copy()
@@ -195,7 +202,7 @@ def _operating_points(
     prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
     known: dict[tuple[Replica, float], OperatingPoint] = {}
     for index in others:
-        replica = pools[index].replica
+        replica = replicas[index]
         key = (replica, float(rate[index]))
         if key not in known:
             known[key] = law_operating_point(
@@ -218,9 +225,11 @@ def _pool_reports(
     counts: FloatArray,
     per_replica: FloatArray,
     points: OperatingPoint,
+    barrier_s: FloatArray,
 ) -> list[PoolReport]:
     loads = conditions.affine_loads(per_replica, solved.coefficients, solved.demand, solved.shares)
-    compute = per_replica * conditions.work_s(solved.coefficients, solved.demand)
+    loads += (per_replica * barrier_s)[:, None]
+    compute = per_replica * (conditions.work_s(solved.coefficients, solved.demand) + barrier_s)
     bottleneck = conditions.binding(solved.coefficients, solved.demand, solved.shares)
     room = np.array([pool.replica.usable_kv_tokens for pool in pools], dtype=np.float64)
     columns = {

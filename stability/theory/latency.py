@@ -26,6 +26,7 @@ from ..policies import Fcfs, scheduler_of
 from .admission import Wait, admission_wait, demand_moments
 from .analyze import analyze
 from .conditions import capacities, work_s
+from .coupled import worker_of
 from .fluctuations import Ages
 from .moments import Demand
 from .prefill import prefill_wait
@@ -146,11 +147,11 @@ def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> Lat
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
     mix = rates / rates.sum()
-    solved = solve([pool.replica for pool in fleet.pools], classes, mix, 0.95)
+    solved = solve([worker_of(pool) for pool in fleet.pools], classes, mix, 0.95)
     known: dict[Any, PoolLatency] = {}
     found = []
     for row, (pool, at) in enumerate(zip(fleet.pools, report.pools, strict=True)):
-        key = (pool.replica, at.rate_per_s / pool.replicas)
+        key = (pool.replica, pool.coupling, at.rate_per_s / pool.replicas)
         if key not in known:
             known[key] = _pool_latency(pool, at, solved, row, classes, mix, wait)
         same = known[key]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from .._result import Verdict
 from ..errors import InputError, check_number
-from ..model.fleet import Fleet, Pool
+from ..model.fleet import Barrier, Fleet, Pool
 from ..model.workload import Workload
 from .analyze import analyze
 from .report import StabilityReport
@@ -106,7 +106,11 @@ def levers(fleet: Fleet, workload: Workload, report: StabilityReport) -> tuple[L
 
 def _changes(pool: Pool) -> Iterator[tuple[str, Pool]]:
     replica, engine = pool.replica, pool.replica.engine
-    yield "one more replica", replace(pool, replicas=pool.replicas + 1)
+    if isinstance(pool.coupling, Barrier):
+        yield "one more group", replace(pool, replicas=pool.replicas + pool.coupling.workers)
+        yield "no barrier", replace(pool, coupling="independent")
+    else:
+        yield "one more replica", replace(pool, replicas=pool.replicas + 1)
     more = math.ceil(replica.kv_capacity_tokens * 1.25)
     yield f"KV cache +25 % ({more} tokens)", replace(pool, replica=replace(replica, kv_capacity_tokens=more))
     slots, budget = 2 * engine.max_num_seqs, 2 * engine.max_num_batched_tokens

@@ -209,7 +209,7 @@ def test_requests_longer_than_the_cache_are_refused_by_name() -> None:
 
 def test_what_has_no_theory_yet_says_so() -> None:
     workload = st.Workload.poisson(1.0, UNIFORM)
-    for pool in (st.Pool("p", replica(), role="prefill"), st.Pool("p", replica(), 4, coupling=st.Barrier(4))):
+    for pool in (st.Pool("p", replica(), role="prefill"), st.Pool("p", replica(), 4, role="decode")):
         with pytest.raises(NotModelledError, match="no analysis yet"):
             st.analyze(st.Fleet([pool]), workload)
     cached = st.Workload([st.RequestClass("c", 1.0, UNIFORM, cached_prefix_tokens=10)])

@@ -7,3 +7,4 @@ from pathlib import Path
 from ..._jit import compiler
 
 kernel = compiler(Path(__file__).resolve().parent)
+called = compiler(Path(__file__).resolve().parent, inline=False)
