@@ -1,7 +1,16 @@
 """Scheduling and routing policies as parameter objects: what they decide lives in theory and in simulation."""
 
+from .disciplines import DecodeFirst as DecodeFirst
+from .disciplines import Orca as Orca
+from .disciplines import PrefillFirst as PrefillFirst
+from .disciplines import Sarathi as Sarathi
 from .fcfs import Fcfs as Fcfs
 from .fcfs import scheduler_of as scheduler_of
+from .flow_control import ClassBudgets as ClassBudgets
+from .flow_control import RandomBudget as RandomBudget
+from .predictors import Oracle as Oracle
+from .predictors import Predictor as Predictor
+from .priority import Priority as Priority
 from .routers import JoinShortestKv as JoinShortestKv
 from .routers import JoinShortestQueue as JoinShortestQueue
 from .routers import PowerOfTwo as PowerOfTwo
@@ -9,3 +18,13 @@ from .routers import Random as Random
 from .routers import RoundRobin as RoundRobin
 from .routers import Router as Router
 from .routers import WeightedSplit as WeightedSplit
+from .shortest_first import AMax as AMax
+from .shortest_first import AMin as AMin
+from .shortest_first import HindsightShortestFirst as HindsightShortestFirst
+from .shortest_first import ShortestFirst as ShortestFirst
+from .shortest_first import SortedF as SortedF
+from .user import EngineState as EngineState
+from .user import Plan as Plan
+from .user import UserScheduler as UserScheduler
+from .wait import NestedWait as NestedWait
+from .wait import Wait as Wait
