@@ -18,7 +18,7 @@ import numpy as np
 
 from .._result import html_table, json_safe, percent, seconds, text_table
 from .._types import FloatArray
-from ..errors import InputError, check_number
+from ..errors import InputError, NotModelledError, check_number
 from ..model.fleet import Fleet, Pool
 from ..model.workload import RequestClass, Workload
 from ..policies import Fcfs, scheduler_of
@@ -26,6 +26,7 @@ from .analyze import analyze
 from .conditions import capacities, work_s
 from .fluctuations import Ages
 from .moments import Demand
+from .readings import like_engine, stand_in
 from .report import PoolReport
 from .solve import Solution, solve
 from .steps import PromptLaw, prompt_law
@@ -228,7 +229,12 @@ def _pool_latency(
     demand = solved.demand[row]
     coefficients = _law_at(solved.coefficients[row], demand, at.iteration_s, lam)
     room = capacities(replica)
-    policy = scheduler_of(replica.engine)
+    if not like_engine(replica):
+        raise NotModelledError(
+            f"pool {pool.name!r}: {scheduler_of(replica.engine)!r} has no latency theory here, must be first come, first served. "
+            "For WAIT: stability.theory.wait.latency_bound_s. Else simulate it."
+        )
+    policy = scheduler_of(stand_in(replica).engine)
     evicts = isinstance(policy, Fcfs) and policy.evicts
     ages = Ages.of(classes, mix, replica.engine.max_num_batched_tokens, coefficients, evicts).with_means(
         float(work_s(coefficients, demand)), demand, evicts

@@ -10,6 +10,7 @@ import numpy as np
 from .._result import Tabular, no_truth, seconds
 from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError
+from ..policies import Wait
 from .wait import WaitFluid, WaitModel, candidate_thresholds, fluid, latency_bound_s
 
 REGIMES = {
@@ -57,6 +58,11 @@ class WaitDesign(Tabular):
 
     def __bool__(self) -> bool:
         raise no_truth("WaitDesign")
+
+    @property
+    def policy(self) -> Wait:
+        """The scheduler with these thresholds."""
+        return Wait(thresholds=tuple(self.thresholds.tolist()))
 
     def __repr__(self) -> str:
         return f"WaitDesign(thresholds {self.thresholds.tolist()}, {self.regime}, batch {seconds(self.iteration_s)})"
