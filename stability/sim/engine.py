@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -128,10 +129,13 @@ def simulate(
     # One seed draws the same requests twice, so they can all be checked first.
     check_servable(fleet, policy, workload, draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root))
 
+    from .interpreted import InterpretedRun
     from .run import Run
 
+    # A policy without a kernel is run by the reference, and so is the fleet it is part of.
+    planned = any(limits_of(pool.replica).scheduler is not None for pool in fleet.pools)
     with _bar(progress, expected) as report:
-        run = Run(
+        run = (partial(InterpretedRun, root=root) if planned else Run)(
             replicas=replicas,
             router=policy,
             shares=shares,
