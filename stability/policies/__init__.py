@@ -8,8 +8,13 @@ from .fcfs import Fcfs as Fcfs
 from .fcfs import scheduler_of as scheduler_of
 from .flow_control import ClassBudgets as ClassBudgets
 from .flow_control import RandomBudget as RandomBudget
+from .predictors import Bins as Bins
+from .predictors import ClassMean as ClassMean
+from .predictors import Interval as Interval
+from .predictors import Noisy as Noisy
 from .predictors import Oracle as Oracle
 from .predictors import Predictor as Predictor
+from .predictors import Survival as Survival
 from .priority import Priority as Priority
 from .routers import JoinShortestKv as JoinShortestKv
 from .routers import JoinShortestQueue as JoinShortestQueue
