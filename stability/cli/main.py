@@ -15,6 +15,7 @@ from ..errors import StabilityError, unknown_name
 COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
     "compare": "Two plans side by side.",
+    "compare-schedulers": "Published schedulers against the engine's own, on the same requests.",
     "ramp": "What a burst, a lost replica or the schedule does over time: backlog, recovery, when to shed.",
     "tune": "The engine settings that serve the most, and the flags to paste.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
@@ -22,7 +23,7 @@ COMMANDS = {
     "catalog": "Known GPUs, models, workloads and step-time laws.",
     "schema": "The JSON Schema of plan files.",
 }
-"""Commands and their one-line descriptions; each lives in the module of its name."""
+"""Commands and their one-line descriptions; each lives in the module of its name, with _ for -."""
 
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 
@@ -36,7 +37,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f".{name}", __package__), name)
         assert isinstance(command, click.Command)
         return command
 

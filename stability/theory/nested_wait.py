@@ -30,11 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import ArrayLike, FloatArray, IntArray
-from ..errors import InputError, NotModelledError, check_integer, check_number
-from ..model.iteration import IterationTime
+from ..errors import InputError, check_integer, check_number
 from ..model.lengths import Lengths, ProductPart
 from ..model.replica import Replica
 from ..model.workload import Workload
+from .wait import affine_above
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,30 +133,28 @@ def nested_engine_model(replica: Replica, workload: Workload) -> NestedModel:
     Parameters
     ----------
     replica : Replica
-        With an affine law (`IterationTime`).
+        Any other than an affine law is replaced by an affine one above it.
     workload : Workload
         All classes together: one law of output lengths. Prompts of several lengths count with their mean, and nothing is then proved.
 
     Raises
     ------
     NotModelledError
-        If the law is not affine.
+        If no affine law above the replica's is known.
     """
-    law = replica.iteration
-    if not isinstance(law, IterationTime):
-        raise NotModelledError(
-            f"thresholds of Nested WAIT need an affine step-time law, the replica has {type(law).__name__}. "
-            "Use IterationTime, or fit one over the batches it will see."
-        )
     lengths = workload.lengths
     decodes, probabilities = _decode_law(lengths)
     s = lengths.prompt_mean_tokens
     square = lengths.expect(_prompt_square)
+    steps = float(probabilities @ decodes)
+    reads = float(probabilities @ (decodes * s + decodes * (decodes + 1) / 2))
+    demand = workload.rate_per_s * np.array([s, steps, reads, square / 2])
+    base, prefill, decode, read, context = affine_above(replica, demand)
     return NestedModel(
-        base_s=law.base_s,
-        prefill_s=law.per_prefill_token_s * s + law.per_prefill_context_s * square / 2,
-        decode_s=law.per_decode_token_s,
-        per_kv_token_s=law.per_kv_token_s,
+        base_s=base,
+        prefill_s=prefill * s + context * square / 2,
+        decode_s=decode,
+        per_kv_token_s=read,
         rate_per_s=workload.rate_per_s,
         prompt_tokens=round(s),
         decode_tokens=decodes,

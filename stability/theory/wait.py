@@ -32,11 +32,11 @@ import numpy as np
 
 from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError, NotModelledError, check_number
-from ..model.iteration import IterationTime
 from ..model.lengths import Constant, Independent
 from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from . import footprint
+from .envelope import majorants
 
 MOST_CANDIDATES = 200_000
 """Threshold vectors looked at; beyond, every k-th on the line."""
@@ -185,7 +185,7 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
     Parameters
     ----------
     replica : Replica
-        With an affine law (`IterationTime`).
+        Any other than an affine law is replaced by an affine one above it: batches are then shorter than the model says.
     workload : Workload
         Every class of one prompt and one output length: its types.
 
@@ -194,27 +194,17 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
     InputError
         If a class has several lengths: WAIT's types are (prompt, output) pairs.
     NotModelledError
-        If the law is not affine.
+        If no affine law above the replica's is known.
     """
-    law, engine = replica.iteration, replica.engine
-    if not isinstance(law, IterationTime):
-        raise NotModelledError(
-            f"WAIT's thresholds need an affine step-time law, the replica has {type(law).__name__}. "
-            "Use IterationTime, or fit one over the batches it will see."
-        )
+    engine = replica.engine
     pairs = np.array([single_lengths(item) for item in workload.classes], dtype=np.int64)
     s, o = pairs[:, 0], pairs[:, 1]
-    reads = footprint.reads(s, o)
-    work = (
-        law.per_prefill_token_s * s
-        + law.per_decode_token_s * (o - 1)
-        + law.per_kv_token_s * reads
-        + law.per_prefill_context_s * s.astype(np.float64) ** 2 / 2
-    )
+    demand = np.stack([s, o - 1, footprint.reads(s, o), s.astype(np.float64) ** 2 / 2], axis=1)
+    base, *prices = affine_above(replica, workload.rates_per_s @ demand)
     return WaitModel(
-        base_s=law.base_s,
+        base_s=base,
         rates_per_s=workload.rates_per_s,
-        work_s=np.asarray(work, dtype=np.float64),
+        work_s=demand @ np.array(prices),
         volume_tokens=footprint.volume(s, o, 1, engine.block_size, residency="wait"),
         stages=o,
         tokens=(s + o - 1).astype(np.float64),
@@ -222,6 +212,38 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
         slots=float(engine.max_num_seqs),
         budget=float(engine.max_num_batched_tokens),
     )
+
+
+def affine_above(replica: Replica, demand_per_s: FloatArray) -> tuple[float, ...]:
+    """The affine law nowhere below the replica's whose least gap between batches is shortest; the law itself if it is affine.
+
+    Parameters
+    ----------
+    replica : Replica
+    demand_per_s : (4,) ndarray
+        Prompt tokens, decodes, KV reads and prefill attention work that arrive per second.
+
+    Returns
+    -------
+    tuple of float
+        (c0, cp, cd, ck, ca).
+
+    Raises
+    ------
+    NotModelledError
+        If no affine law above it is known.
+    """
+    rows = majorants(replica.iteration, replica.engine.max_num_batched_tokens)
+    rows = rows[rows[:, 0] > 0] if len(rows) else rows
+    if not len(rows):
+        raise NotModelledError(
+            f"no affine law is known above {type(replica.iteration).__name__}, thresholds of WAIT need one. "
+            "Use IterationTime, or fit one over the batches it will see."
+        )
+    left = 1 - rows[:, 1:] @ demand_per_s
+    gaps = np.where(left > 0, rows[:, 0] / np.maximum(left, 1e-300), np.inf)
+    best = rows[int(np.argmin(gaps))] if np.isfinite(gaps).any() else rows[int(np.argmax(left))]
+    return tuple(best.tolist())
 
 
 def single_lengths(item: RequestClass) -> tuple[int, int]:
