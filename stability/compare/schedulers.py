@@ -180,10 +180,11 @@ def _run(
     if not result.complete:  # the simulator returns what it has; here the rest is wanted, too
         raise KeyboardInterrupt
     bar.update(1)
-    return _metrics(result), result.overloaded, _unfinished(result)
+    return run_metrics(result), result.overloaded, _unfinished(result)
 
 
-def _metrics(result: SimulationResult) -> dict[str, float]:
+def run_metrics(result: SimulationResult) -> dict[str, float]:
+    """The figures of `METRICS` of one run with every request kept; latencies of all but the first and the last tenth."""
     records = result.requests
     assert records is not None
     rows = _middle(len(records))

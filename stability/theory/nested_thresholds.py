@@ -138,8 +138,16 @@ def check_nested(
     s, starts = model.prompt_tokens, np.concatenate(([0], r[:-1]))
     alive = np.array([model.survival(start) if k else 1.0 for k, start in enumerate(starts.tolist())])
     shares = np.concatenate(([1.0], alive[1:] / alive[:-1]))
-    held, work = _segment_costs(model, starts, r)
-    memory, batch = float(n @ held), float(model.base_s + n @ work)
+    held = _segment_volumes(model, starts, r)
+    memory, first = float(n @ held), float(n[0])
+    batch = float(
+        model.law.time_s(
+            first * model.prompt_tokens,
+            float(n @ (r - starts)),
+            memory - first * model.prompt_tokens,
+            first * model.prompt_square / 2,
+        )
+    )
     ratios_hold = bool((shares[1:] * n[:-1] < n[1:]).all() and (n[1:] < n[:-1]).all())
     decays = np.full(len(n), math.inf)
     queued = n.astype(np.float64)  # bound on the mean of each boundary queue
@@ -288,19 +296,17 @@ def required_by_segments(
     return found
 
 
-def _segment_costs(model: NestedModel, starts: IntArray, ends: IntArray) -> tuple[FloatArray, FloatArray]:
-    """KV held and time caused by one request over the interior stages of each segment (the first with its prefill)."""
-    s, length = model.prompt_tokens, ends - starts
-    held = length * s + (starts + 1 + ends) * length / 2
-    work = model.decode_s * length + model.per_kv_token_s * held
-    held[0] += s
-    work[0] += model.prefill_s
-    return held, work
+def _segment_volumes(model: NestedModel, starts: IntArray, ends: IntArray) -> FloatArray:
+    """KV held by one request over the stages of each segment (the first with its prefill)."""
+    length = ends - starts
+    held: FloatArray = length * model.prompt_tokens + (starts + 1 + ends) * length / 2
+    held[0] += model.prompt_tokens
+    return held
 
 
 def _first_thresholds(model: NestedModel, boundaries: Sequence[int]) -> list[int]:
     """Values of n_1 worth a look: all small ones, then a ladder, as far as memory goes."""
-    held, _ = _segment_costs(model, np.array([0]), np.array([boundaries[0]]))
+    held = _segment_volumes(model, np.array([0]), np.array([boundaries[0]]))
     top = int(model.kv_capacity_tokens // held[0]) if np.isfinite(model.kv_capacity_tokens) else 10_000
     ladder = {round(64 * 2 ** (k / 8)) for k in range(200) if 64 * 2 ** (k / 8) <= top}
     return sorted({*range(1, min(top, 64) + 1), *ladder})

@@ -31,10 +31,10 @@ import numpy as np
 
 from .._types import ArrayLike, FloatArray, IntArray
 from ..errors import InputError, check_integer, check_number
+from ..model.iteration import IterationLaw, IterationTime
 from ..model.lengths import Lengths, ProductPart
 from ..model.replica import Replica
 from ..model.workload import Workload
-from .wait import affine_above
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,12 +43,8 @@ class NestedModel:
 
     Attributes
     ----------
-    base_s : float
-        Time of an empty batch (c0, d0), s.
-    prefill_s : float
-        Time that the prefill of one prompt adds to its batch, s.
-    decode_s, per_kv_token_s : float
-        Time that a decode adds to its batch, and per KV token it holds.
+    law : IterationLaw
+        Time of a batch; non-decreasing in what the batch holds.
     rate_per_s : float
         Arrivals of all types.
     prompt_tokens : int
@@ -61,12 +57,11 @@ class NestedModel:
         Batch slots and tokens of an iteration; infinite where nothing limits.
     prompts_equal : bool
         Whether all prompts have this length, or only on average: the theorem is for equal ones.
+    prompt_square : float
+        E[s^2], tokens**2: twice the attention work of a prefill (0 in the paper's law).
     """
 
-    base_s: float
-    prefill_s: float
-    decode_s: float
-    per_kv_token_s: float
+    law: IterationLaw
     rate_per_s: float
     prompt_tokens: int
     decode_tokens: IntArray
@@ -75,6 +70,12 @@ class NestedModel:
     slots: float = math.inf
     budget: float = math.inf
     prompts_equal: bool = True
+    prompt_square: float = 0.0
+
+    @property
+    def base_s(self) -> float:
+        """Time of an empty batch (c0, d0), s."""
+        return float(self.law.time_s(0.0, 0.0, 0.0))
 
     def survival(self, boundary: int) -> float:
         """P(o - 1 > boundary): still decoding beyond it."""
@@ -113,12 +114,8 @@ def nested_paper_model(
     if len(decodes) == 0 or decodes[0] < 1 or (np.diff(decodes) <= 0).any():
         raise InputError(f"decode_tokens = {decodes.tolist()}, must increase from >= 1. Sort the types.")
     s = check_integer("prompt_tokens", prompt_tokens, at_least=1)
-    d1 = check_number("per_kv_token_s", per_kv_token_s, at_least=0)
     return NestedModel(
-        base_s=check_number("base_s", base_s, above=0),
-        prefill_s=d1 * s,
-        decode_s=0.0,
-        per_kv_token_s=d1,
+        law=IterationTime(base_s=base_s, per_prefill_token_s=per_kv_token_s, per_kv_token_s=per_kv_token_s),
         rate_per_s=float(rates.sum()),
         prompt_tokens=s,
         decode_tokens=decodes,
@@ -133,28 +130,16 @@ def nested_engine_model(replica: Replica, workload: Workload) -> NestedModel:
     Parameters
     ----------
     replica : Replica
-        Any other than an affine law is replaced by an affine one above it.
+        Its law must not decrease in what a batch holds.
     workload : Workload
         All classes together: one law of output lengths. Prompts of several lengths count with their mean, and nothing is then proved.
-
-    Raises
-    ------
-    NotModelledError
-        If no affine law above the replica's is known.
     """
     lengths = workload.lengths
     decodes, probabilities = _decode_law(lengths)
     s = lengths.prompt_mean_tokens
     square = lengths.expect(_prompt_square)
-    steps = float(probabilities @ decodes)
-    reads = float(probabilities @ (decodes * s + decodes * (decodes + 1) / 2))
-    demand = workload.rate_per_s * np.array([s, steps, reads, square / 2])
-    base, prefill, decode, read, context = affine_above(replica, demand)
     return NestedModel(
-        base_s=base,
-        prefill_s=prefill * s + context * square / 2,
-        decode_s=decode,
-        per_kv_token_s=read,
+        law=replica.iteration,
         rate_per_s=workload.rate_per_s,
         prompt_tokens=round(s),
         decode_tokens=decodes,
@@ -162,6 +147,7 @@ def nested_engine_model(replica: Replica, workload: Workload) -> NestedModel:
         kv_capacity_tokens=float(replica.usable_kv_tokens),
         slots=float(replica.engine.max_num_seqs),
         budget=float(replica.engine.max_num_batched_tokens),
+        prompt_square=square,
         prompts_equal=square <= s * s * (1 + 1e-12),
     )
 

@@ -188,8 +188,7 @@ def _paced(
     return Reading(
         capacity_per_s=rate,
         stable_below_per_s=rate,
-        # Of one class every batch is full, and takes just this long if the law is affine itself.
-        unstable_above_per_s=rate if len(counts) == 1 and isinstance(replica.iteration, IterationTime) else math.inf,
+        unstable_above_per_s=rate if len(counts) == 1 else math.inf,  # every batch of the one class is full
         proved=True,
     )
 

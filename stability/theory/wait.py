@@ -19,9 +19,10 @@ both read `DT* <= D <= M/sum_j lambda_j g_j`. Integers are rounded up from `lamb
 both conditions are looked at again for the integers. Theorem 1: where `DT(n) < n_j/lambda_j` for all j the gap of throughput is
 O(1/(zeta T)) and latency O(1); where some of them are equal, O((zeta T)^-1/2) and O((zeta T)^1/2).
 
-The paper's law is `d0 + d1 * (all KV resident in the batch)` and its decode length is `l' = o - 1` (`paper_model`). Here any
-affine law will do: the batch time stays affine in the counts, and that is all the proof uses (`engine_model`, which adds what
-an engine limits besides: batch slots and the token budget of an iteration).
+The paper's law is `d0 + d1 * (all KV resident in the batch)` and its decode length is `l' = o - 1` (`paper_model`); it remarks that any
+law that does not decrease in what a batch holds will do, since the proof only compares batches with the full one. `engine_model` takes the
+replica's own, and what an engine limits besides: batch slots and the token budget of an iteration. For laws that are not affine
+DT(n) = tau(full batch), and DT* solves `D = tau(lambda D)`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import ArrayLike, FloatArray, IntArray, read_only
-from ..errors import InputError, NotModelledError, check_number
+from ..errors import InputError, check_number
+from ..model.iteration import IterationLaw, IterationTime
 from ..model.lengths import Constant, Independent
 from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from . import footprint
-from .envelope import majorants
+
+DOUBLINGS = 60
+"""Of the empty batch's time, until a batch must be shorter than the time between batches."""
 
 MOST_CANDIDATES = 200_000
 """Threshold vectors looked at; beyond, every k-th on the line."""
@@ -48,12 +52,12 @@ class WaitModel:
 
     Attributes
     ----------
-    base_s : float
-        Time of an empty batch (c0, the paper's d0), s.
+    law : IterationLaw
+        Time of a batch; non-decreasing in what the batch holds.
     rates_per_s : ndarray
         Poisson arrival rates.
-    work_s : ndarray
-        Iteration time that one request causes over its stages (W), s.
+    demand : (n, 4) ndarray
+        What one request adds to the full batch over its stages: prompt tokens, decodes, KV reads, prefill attention work.
     volume_tokens : ndarray
         KV of one request at each of its stages, summed (g), tokens.
     stages : ndarray of int
@@ -64,9 +68,9 @@ class WaitModel:
         What a replica holds and computes at a time; infinite where nothing limits.
     """
 
-    base_s: float
+    law: IterationLaw
     rates_per_s: FloatArray
-    work_s: FloatArray
+    demand: FloatArray
     volume_tokens: FloatArray
     stages: IntArray
     tokens: FloatArray
@@ -76,21 +80,38 @@ class WaitModel:
 
     def iteration_s(self, thresholds: ArrayLike) -> float:
         """DT(n): time of the full batch, s."""
-        return float(self.base_s + np.asarray(thresholds, dtype=np.float64) @ self.work_s)
+        return float(self.iterations_s(np.asarray(thresholds, dtype=np.float64)[None])[0])
+
+    def iterations_s(self, thresholds: FloatArray) -> FloatArray:
+        """The same for each row of thresholds. Shape (c,)."""
+        return self.law.time_s(*(thresholds @ self.demand).T)
 
     def memory_tokens(self, thresholds: ArrayLike) -> float:
         """KV that the full batch holds, tokens."""
         return float(np.asarray(thresholds, dtype=np.float64) @ self.volume_tokens)
 
     @property
-    def work_load(self) -> float:
-        """sum_j lambda_j W_j: the share of the time that requests themselves take (rho)."""
-        return float(self.rates_per_s @ self.work_s)
-
-    @property
     def least_gap_s(self) -> float:
-        """DT*: the least time between batches that keeps up with the arrivals, s; infinite without an equilibrium."""
-        return self.base_s / (1 - self.work_load) if self.work_load < 1 else np.inf
+        """DT*: a time between batches that just keeps up with the arrivals, s: the least; infinite without an equilibrium.
+
+        In closed form for an affine law. For others the first crossing found by doubling, and bisection.
+        """
+        if isinstance(self.law, IterationTime):
+            base, *prices = self.law.coefficients
+            left = 1 - float(self.rates_per_s @ self.demand @ np.array(prices))
+            return base / left if left > 0 else np.inf
+        high = self.iteration_s(np.zeros(len(self.rates_per_s)))
+        for _ in range(DOUBLINGS):
+            if self.iteration_s(self.rates_per_s * high) <= high:
+                break
+            high *= 2
+        else:
+            return np.inf
+        low = 0.0
+        while high - low > 1e-12 * high:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.iteration_s(self.rates_per_s * middle) <= middle else (middle, high)
+        return high
 
     @property
     def largest_gap_s(self) -> float:
@@ -169,9 +190,9 @@ def paper_model(
     s, o = np.atleast_1d(np.asarray(prompt_tokens)), np.atleast_1d(np.asarray(output_tokens))
     held = footprint.volume(s, o, 1, residency="wait")
     return WaitModel(
-        base_s=check_number("base_s", base_s, above=0),
+        law=IterationTime(base_s=base_s, per_prefill_token_s=per_kv_token_s, per_kv_token_s=per_kv_token_s),
         rates_per_s=_rates(rates_per_s),
-        work_s=check_number("per_kv_token_s", per_kv_token_s, at_least=0) * held,
+        demand=np.stack([s, o - 1, held - s, np.zeros(len(s))], axis=1),
         volume_tokens=held,
         stages=o.astype(np.int64),
         tokens=(s + o - 1).astype(np.float64),
@@ -185,7 +206,7 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
     Parameters
     ----------
     replica : Replica
-        Any other than an affine law is replaced by an affine one above it: batches are then shorter than the model says.
+        Its law must not decrease in what a batch holds.
     workload : Workload
         Every class of one prompt and one output length: its types.
 
@@ -193,18 +214,15 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
     ------
     InputError
         If a class has several lengths: WAIT's types are (prompt, output) pairs.
-    NotModelledError
-        If no affine law above the replica's is known.
     """
     engine = replica.engine
     pairs = np.array([single_lengths(item) for item in workload.classes], dtype=np.int64)
     s, o = pairs[:, 0], pairs[:, 1]
     demand = np.stack([s, o - 1, footprint.reads(s, o), s.astype(np.float64) ** 2 / 2], axis=1)
-    base, *prices = affine_above(replica, workload.rates_per_s @ demand)
     return WaitModel(
-        base_s=base,
+        law=replica.iteration,
         rates_per_s=workload.rates_per_s,
-        work_s=demand @ np.array(prices),
+        demand=demand,
         volume_tokens=footprint.volume(s, o, 1, engine.block_size, residency="wait"),
         stages=o,
         tokens=(s + o - 1).astype(np.float64),
@@ -212,38 +230,6 @@ def engine_model(replica: Replica, workload: Workload) -> WaitModel:
         slots=float(engine.max_num_seqs),
         budget=float(engine.max_num_batched_tokens),
     )
-
-
-def affine_above(replica: Replica, demand_per_s: FloatArray) -> tuple[float, ...]:
-    """The affine law nowhere below the replica's whose least gap between batches is shortest; the law itself if it is affine.
-
-    Parameters
-    ----------
-    replica : Replica
-    demand_per_s : (4,) ndarray
-        Prompt tokens, decodes, KV reads and prefill attention work that arrive per second.
-
-    Returns
-    -------
-    tuple of float
-        (c0, cp, cd, ck, ca).
-
-    Raises
-    ------
-    NotModelledError
-        If no affine law above it is known.
-    """
-    rows = majorants(replica.iteration, replica.engine.max_num_batched_tokens)
-    rows = rows[rows[:, 0] > 0] if len(rows) else rows
-    if not len(rows):
-        raise NotModelledError(
-            f"no affine law is known above {type(replica.iteration).__name__}, thresholds of WAIT need one. "
-            "Use IterationTime, or fit one over the batches it will see."
-        )
-    left = 1 - rows[:, 1:] @ demand_per_s
-    gaps = np.where(left > 0, rows[:, 0] / np.maximum(left, 1e-300), np.inf)
-    best = rows[int(np.argmin(gaps))] if np.isfinite(gaps).any() else rows[int(np.argmax(left))]
-    return tuple(best.tolist())
 
 
 def single_lengths(item: RequestClass) -> tuple[int, int]:

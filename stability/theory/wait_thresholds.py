@@ -157,7 +157,7 @@ def wait_thresholds(model: WaitModel) -> WaitDesign:
     WaitDesign(thresholds [2], strict, batch 1.66 s)
     """
     counts = candidate_thresholds(model)
-    batch = model.base_s + counts @ model.work_s
+    batch = model.iterations_s(counts.astype(np.float64))
     gaps = counts / model.rates_per_s
     limits = (
         (model.volume_tokens, model.kv_capacity_tokens),

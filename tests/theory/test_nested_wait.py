@@ -133,8 +133,10 @@ def test_engine_model_reads_the_output_law() -> None:
     assert found.decode_tokens.tolist() == [0, 10, 20]
     assert found.survival(0) == pytest.approx(0.8)
     assert found.survival(10) == pytest.approx(0.3)
-    assert found.prefill_s == pytest.approx(0.01)
     assert found.prompts_equal
+    assert found.prompt_square == pytest.approx(10_000)
+    one = check_nested(found, [20], [1])
+    assert one.iteration_s == pytest.approx(0.01 + 100e-4 + 20 * 2e-5 + 1e-7 * (20 * 100 + 210))
     assert nested_thresholds(found).proved
     mixed = nested_engine_model(replica, st.Workload.poisson(3.0, L.Independent(L.Uniform(50, 150), outputs)))
     assert not mixed.prompts_equal

@@ -32,7 +32,7 @@ def wait_run(model: WaitModel, thresholds: list[int], arrivals: int, seed: int) 
             if now > horizon:
                 break
             continue
-        moved, work = [], model.base_s
+        moved, work = [], model.law.base_s
         for j in ready:
             batch = [external[j][: thresholds[j]]]
             external[j] = external[j][thresholds[j] :]
@@ -70,7 +70,7 @@ def stage_kv(model: WaitModel, j: int, s: int) -> float:
 
 def stage_cost(model: WaitModel, j: int, s: int) -> float:
     """Iteration time of one request at stage s under the paper's law."""
-    return float(model.work_s[j] / model.volume_tokens[j]) * stage_kv(model, j, s)
+    return model.law.per_kv_token_s * stage_kv(model, j, s)
 
 
 def two_types(**changes: object) -> WaitModel:
@@ -167,12 +167,27 @@ def test_the_engine_model_charges_the_affine_law() -> None:
     )
     replica = st.Replica(iteration=law, kv_capacity_tokens=10_000, engine=st.Engine(block_size=16, max_num_seqs=64))
     model = engine_model(replica, st.Workload.poisson(2.0, L.Independent(L.Constant(100), L.Constant(3))))
-    assert model.work_s[0] == pytest.approx(1e-4 * 100 + 2e-5 * 2 + 1e-7 * (101 + 102) + 1e-9 * 5000)
+    own = 1e-4 * 100 + 2e-5 * 2 + 1e-7 * (101 + 102) + 1e-9 * 5000
+    assert model.iteration_s([3]) == pytest.approx(0.01 + 3 * own)
+    assert model.least_gap_s == pytest.approx(0.01 / (1 - 2 * own))
     assert model.volume_tokens[0] == 3 * 112  # three whole blocks of 16 above 96
     assert model.slots == 64
     assert not model.fits([22])  # 66 slots
     with pytest.raises(InputError, match="several lengths"):
         engine_model(replica, st.Workload.poisson(2.0, L.Independent(L.Constant(100), L.Uniform(1, 3))))
+
+
+def test_laws_that_are_not_affine() -> None:
+    """A flat law up to 150 tokens, then 1 ms each: n = 1 takes 102 tokens and 10 ms, n = 2 takes 204 and 64 ms."""
+    law = st.iteration.Hinge(base_s=0.01, per_token_s=1e-3, threshold_tokens=150)
+    replica = st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=st.Engine(block_size=1))
+    model = engine_model(replica, st.Workload.poisson(5.0, L.Independent(L.Constant(100), L.Constant(3))))
+    assert model.iteration_s([1]) == pytest.approx(0.01)
+    assert model.iteration_s([2]) == pytest.approx(0.064)
+    assert model.least_gap_s == pytest.approx(0.01)
+    fast = engine_model(replica, st.Workload.poisson(20.0, L.Independent(L.Constant(100), L.Constant(3))))
+    assert not fluid(fast).exists or fast.iteration_s(fluid(fast).per_stage) == pytest.approx(fluid(fast).iteration_s)
+    assert check_thresholds(model, [1]).regime == "strict"
 
 
 def test_candidates_hold_every_vector_on_the_line_once() -> None:
