@@ -6,7 +6,8 @@ here; a request at stage s then holds prompt + s tokens in its iteration, as in 
 d0 + d1 * (tokens held by the batch) is `IterationTime(base_s=d0, per_prefill_token_s=d1, per_kv_token_s=d1)`.
 
 Both schedule whole prompts: a prompt longer than the token budget cannot be served. What does not fit into the token budget
-or the slots waits for the next batch.
+or the slots waits for the next batch; thresholds that need more slots than there are may wait for ever. At the end of a run,
+requests that still wait for others stay unserved.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class NestedWait(Scheduler):
     as a request does). When idle, the largest k counts such that the first stage of each of the segments 1..k holds its
     threshold or more; one batch takes the oldest min(n_k', present) of every stage of those segments, the others pause
     with their KV. While the batch would overflow the KV cache, the newest paused request at the first stage of a segment
-    k >= 2 is evicted and starts anew.
+    k >= 2 is evicted and starts anew. With a KV cache too small for the thresholds it can evict for ever; a simulation then
+    raises.
 
     Parameters
     ----------

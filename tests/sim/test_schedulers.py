@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 import stability as stb
+from stability.errors import NotModelledError
 from stability.model.iteration import IterationTime
-from stability.model.requests import Requests
 from stability.policies import (
     AMax,
     AMin,
@@ -122,7 +122,7 @@ def test_planned_first_come_first_served_is_the_kernels(case: tuple[stb.Fleet, s
     same_result(simulate(with_scheduler(fleet, Sarathi()), workload, rng=3, record_steps=True), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"concurrency": 7}, {"saturated": True}, {"horizon_s": 6.0}])
+@pytest.mark.parametrize("options", [{}, {"concurrency": 40}, {"saturated": True}, {"horizon_s": 6.0}])
 def test_both_engines_keep_the_same_books(options: dict[str, object]) -> None:
     lengths = stb.lengths.Independent(prompt=stb.lengths.Uniform(1, 40), output=stb.lengths.Uniform(1, 60))
     workload = stb.Workload.poisson(60.0, lengths)
@@ -152,6 +152,8 @@ def test_every_policy_serves_what_it_can_and_conserves_tokens(
             fleet.pools[0].replica.engine, max_num_batched_tokens=200, prefix_caching=False, scheduler=policy
         ),
     )
+    if isinstance(policy, NestedWait):
+        replica = replace(replica, kv_capacity_tokens=20_000)
     result = simulate(stb.Fleet.of(replica), workload, rng=1, record_steps=True)
     records = result.requests
     assert records is not None
@@ -215,6 +217,14 @@ def test_user_scheduler_serves_one_at_a_time() -> None:
     assert result.requests.finish_s.tolist() == [3.0, 5.0]
 
 
+def test_a_cache_too_small_for_nested_thresholds_is_found_out() -> None:
+    """Two at the second segment's entry are needed, and only one fits beside a prompt."""
+    engine = stb.Engine(block_size=1, scheduler=NestedWait((2, 9), (1, 2)))
+    fleet = stb.Fleet.of(stb.Replica(iteration=LAW, kv_capacity_tokens=20, engine=engine))
+    with pytest.raises(stb.InputError, match="evicts in circles"):
+        simulate(fleet, stb.Workload.from_requests(np.zeros(9), [10] * 9, [8] * 9))
+
+
 class TooMuch(UserScheduler):
     def plan(self, state: EngineState) -> Plan:
         return Plan([(request, request.known_tokens + 1) for request in state.waiting])
@@ -242,7 +252,7 @@ def test_what_cannot_be_served_is_said_first() -> None:
     two = stb.Workload([stb.RequestClass(str(k), 1.0, workload.classes[0].lengths) for k in range(2)])
     with pytest.raises(stb.InputError, match="must have 2 entries"):
         simulate(small_fleet(Wait((3,))), two, requests=5)
-    with pytest.raises(stb.InputError, match="prefix_caching"):
+    with pytest.raises(NotModelledError, match="prefix_caching"):
         simulate(small_fleet(Wait((3,)), prefix_caching=True), workload)
 
 
@@ -255,17 +265,3 @@ def test_requests_are_the_same_under_every_policy() -> None:
     for records in seen[1:]:
         for name in ("arrival_s", "prompt_tokens", "output_tokens"):
             np.testing.assert_array_equal(getattr(records, name), getattr(seen[0], name))
-
-
-def requests_at(arrival_s: object, prompt: object, output: object, kind: object = 0) -> Requests:
-    """Concrete requests from columns or scalars."""
-    times = np.asarray(arrival_s, dtype=np.float64)
-    columns = [np.broadcast_to(np.asarray(c, dtype=np.int64), times.shape).copy() for c in (prompt, output, kind)]
-    return Requests(
-        arrival_s=times,
-        prompt_tokens=columns[0],
-        output_tokens=columns[1],
-        max_output_tokens=columns[1],
-        cached_prefix_tokens=np.zeros_like(columns[0]),
-        request_class=columns[2],
-    )

@@ -10,6 +10,8 @@ from ...policies.user import Plan
 from .planners import Planner, State, tokens_left
 from .replica import ReferenceReplica, ReferenceRequest, Step
 
+MOST_IN_VAIN = 10_000
+
 
 @dataclass(kw_only=True, eq=False)
 class PlannedReplica(ReferenceReplica):
@@ -23,6 +25,14 @@ class PlannedReplica(ReferenceReplica):
 
     planner: Planner
     extra_tokens: int = 0
+    _in_vain: int = 0
+
+    def finish_step(self) -> list[ReferenceRequest]:
+        """As any replica; completions show that evictions lead somewhere."""
+        finished = super().finish_step()
+        if finished:
+            self._in_vain = 0
+        return finished
 
     def begin_step(self) -> Step | None:
         """Plan and start the iteration due now; None if the planner waits for the next arrival."""
@@ -58,6 +68,12 @@ class PlannedReplica(ReferenceReplica):
             if not plan.keep_progress:
                 victim.generated = 0
             self._evict(victim)
+        self._in_vain += len(plan.evict)
+        if self._in_vain > MOST_IN_VAIN + 100 * self.requests():
+            raise InputError(
+                f"{self._in_vain} evictions since a request last completed, must be <= {MOST_IN_VAIN} and 100 a request present. "
+                "The policy evicts in circles: give it more KV, or thresholds and budgets that need less."
+            )
         for request, tokens in plan.batch:
             assert isinstance(request, ReferenceRequest)
             if not 1 <= tokens <= tokens_left(request):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ....policies.user import Plan, RequestView
 from ....policies.wait import NestedWait, Wait
@@ -32,7 +32,7 @@ class WaitPlanner:
 
         batch: Batch = [(request, 1) for request in state.running if take(request)]
         whole_prompts(state, batch, [request for request in state.waiting if take(request)])
-        return relieved(state, batch)
+        return replace(relieved(state, batch), wait=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +98,4 @@ class NestedWaitPlanner:
             extra_tokens=state.extra_tokens,
         )
         rest = relieved(left, [(r, t) for r, t in batch if r.index in planned])
-        return Plan(batch=rest.batch, evict=[*evicted, *rest.evict], wait=False)
+        return Plan(batch=rest.batch, evict=[*evicted, *rest.evict])

@@ -1,0 +1,127 @@
+"""Jaillet et al., MC-SF (arXiv 2502.07115): shortest first with look-ahead against the hindsight integer program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import lil_array
+
+from stability._types import IntArray
+from stability.model.requests import Requests
+from stability.policies import HindsightShortestFirst, Predictor, ShortestFirst
+from tests.sim.slotted import requests_at, run_slots, steps_of, total_latency
+
+
+def hindsight(requests: Requests, memory: int, latest: int) -> float:
+    """Least total latency of the paper's integer program: x_it = 1 if request i starts at slot t."""
+    arrival, prompt, output = requests.arrival_s.astype(int), requests.prompt_tokens, requests.output_tokens
+    count, slots = len(requests), latest + 1
+    once = lil_array((count, count * slots))
+    kv = lil_array((slots + int(output.max()) + 1, count * slots))
+    cost = np.zeros(count * slots)
+    upper = np.ones(count * slots)
+    for i in range(count):
+        for start in range(slots):
+            column = i * slots + start
+            once[i, column] = 1
+            cost[column] = start
+            upper[column] = start >= arrival[i]
+            for t in range(start + 1, start + output[i] + 1):
+                kv[t, column] = prompt[i] + t - start
+    result = milp(
+        cost,
+        constraints=[LinearConstraint(once.tocsr(), 1, 1), LinearConstraint(kv.tocsr(), -np.inf, memory)],
+        integrality=np.ones(count * slots),
+        bounds=Bounds(0, upper),
+    )
+    assert result.status == 0, result.message
+    return float(result.fun + (output - arrival).sum())
+
+
+def paper_instance(seed: int, *, online: bool = False) -> tuple[Requests, int]:
+    """M ~ U[30, 50], s ~ U[1, 5], o ~ U[1, M - s], 5 to 7 requests, all at once or over the first 15 slots."""
+    rng = np.random.default_rng(seed)
+    memory, count = int(rng.integers(30, 51)), int(rng.integers(5, 8))
+    prompt = rng.integers(1, 6, count)
+    output = rng.integers(1, memory - prompt + 1)
+    arrival = np.sort(rng.integers(0, 16, count)) if online else np.zeros(count)
+    return requests_at(arrival, prompt, output), memory
+
+
+def test_against_the_integer_program() -> None:
+    """25 instances: never below the optimum, mean ratio at most 1.03 (the paper: 1.005 over 200 larger ones)."""
+    ratios = []
+    for seed in range(25):
+        requests, memory = paper_instance(seed)
+        run = run_slots(ShortestFirst(), requests, memory)
+        latest = int(max(job.admitted_s for job in run.requests))
+        optimum = hindsight(requests, memory, latest)
+        assert max(step.used_blocks for step in steps_of(run)) <= memory
+        assert sum(step.preempted for step in steps_of(run)) == 0
+        ratios.append(total_latency(run) / optimum)
+    assert min(ratios) >= 1 - 1e-9
+    assert np.mean(ratios) <= 1.03
+    assert sum(ratio < 1 + 1e-9 for ratio in ratios) >= 5
+
+
+def test_online_arrivals_stay_above_the_integer_program() -> None:
+    for seed in range(6):
+        requests, memory = paper_instance(seed, online=True)
+        run = run_slots(ShortestFirst(), requests, memory)
+        latest = int(max(job.admitted_s for job in run.requests))
+        assert max(step.used_blocks for step in steps_of(run)) <= memory
+        assert total_latency(run) >= hindsight(requests, memory, latest) - 1e-6
+
+
+@pytest.mark.parametrize("by", ["output", "volume"])
+def test_memory_holds_on_larger_instances(by: str) -> None:
+    rng = np.random.default_rng(7)
+    for memory in (60, 300):
+        prompt = rng.integers(1, 20, 80)
+        requests = requests_at(np.sort(rng.integers(0, 100, 80)), prompt, rng.integers(1, memory - prompt + 1))
+        run = run_slots(ShortestFirst(by), requests, memory)
+        used = [step.used_blocks for step in steps_of(run)]
+        assert max(used) <= memory
+        assert max(used) > 0.8 * memory
+        assert sum(step.preempted for step in steps_of(run)) == 0
+
+
+def test_the_look_ahead_admits_all_that_fits_and_no_more() -> None:
+    """M = 10: one of (1, 5) peaks at 6. A second one beside it would peak at 12; started with 3 slots to go, at 6 + 4 = 10."""
+    run = run_slots(ShortestFirst(), requests_at(np.zeros(2), 1, 5), 10)
+    # Second start k: at slot 5 the first holds 6 and the second 1 + 5 - k; 6 + 6 - k <= 10 gives k = 2.
+    assert [job.admitted_s for job in run.requests] == [0.0, 2.0]
+    assert max(step.used_blocks for step in steps_of(run)) == 10
+
+
+@dataclass(frozen=True)
+class Scaled(Predictor):
+    """Lengths off by a factor."""
+
+    factor: float
+
+    def predict(self, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator) -> IntArray:
+        return np.maximum(1, np.round(output_tokens * self.factor)).astype(np.int64)
+
+
+def test_predictions_too_long_cost_latency_and_too_short_evict() -> None:
+    rng = np.random.default_rng(3)
+    requests = requests_at(np.zeros(60), rng.integers(1, 6, 60), rng.integers(1, 40, 60))
+    runs = {factor: run_slots(ShortestFirst(predictor=Scaled(factor)), requests, 90) for factor in (0.3, 1.0, 1.5)}
+    evictions = {factor: sum(step.preempted for step in steps_of(run)) for factor, run in runs.items()}
+    assert evictions[1.0] == evictions[1.5] == 0
+    assert evictions[0.3] > 0
+    assert total_latency(runs[1.0]) < total_latency(runs[1.5])
+    for run in runs.values():
+        assert max(step.used_blocks for step in steps_of(run)) <= 90
+        assert all(job.finish_s > 0 for job in run.requests)
+
+
+def test_hindsight_ignores_predictors() -> None:
+    rng = np.random.default_rng(4)
+    requests = requests_at(np.zeros(40), rng.integers(1, 6, 40), rng.integers(1, 40, 40))
+    exact, same = (run_slots(policy, requests, 80) for policy in (ShortestFirst(), HindsightShortestFirst()))
+    assert [job.finish_s for job in exact.requests] == [job.finish_s for job in same.requests]
