@@ -129,3 +129,19 @@ def test_buffers_grow_with_the_logarithm() -> None:
     need = [check_nested(model, [2, 4], [10, 4], overflow=delta).required_tokens for delta in (1e-2, 1e-3, 1e-4)]
     step = 12 * math.log(10) / decay_rate(10, 4, 0.3)
     assert np.diff(need) == pytest.approx([step, step])
+
+
+def test_long_outputs_need_a_million_tokens_for_one_request_per_stage() -> None:
+    """p512d1000: W = 1000 * 512 + 999 * 1000/2 tokens, far above the 137 000 of the experiment: no integer threshold fits."""
+    model = single(4.5, d0=0.01, d1=1e-8, l=512, decode=999, capacity=137_000)
+    assert model.memory_tokens([1]) == 1_011_500
+    assert not model.fits([1])
+
+
+def test_long_outputs_at_four_a_second_exceed_the_bandwidth_of_the_gpu() -> None:
+    """Llama-2-7B holds 524 288 bytes per token: p512d1000 reads 0.26 s of an A100's 2039 GB/s, so at most 3.85 a second.
+
+    The paper reports latencies at 4.0 and 4.5; scripts of its code name Llama-3-8B, whose KV is a quarter of that.
+    """
+    reads = 999 * 512 + 999 * 1000 / 2
+    assert 1 / (reads * 524_288 / 2039e9) == pytest.approx(3.85, abs=0.005)
