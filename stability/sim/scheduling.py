@@ -10,13 +10,13 @@ from ..model.engine import Scheduler
 from ..model.streams import Stream, generator
 from ..policies.disciplines import DecodeFirst, Orca, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs
-from ..policies.flow_control import ClassBudgets
+from ..policies.flow_control import ClassBudgets, RandomBudget
 from ..policies.predictors import Oracle, Predictor
 from ..policies.priority import Priority
 from ..policies.residency import EXTRA_TOKENS
-from ..policies.shortest_first import AMax, AMin
+from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
 from ..policies.user import UserScheduler
-from ..policies.wait import Wait
+from ..policies.wait import NestedWait, Wait
 
 UNLIMITED_BLOCKS = 1 << 40
 """KV blocks of a replica whose policy knows no memory limit."""
@@ -92,3 +92,25 @@ class Predictions:
         """What the policy of `replica` is told of request `index`; 0 for a replica without a planner."""
         policy = self.policies[replica]
         return 0 if policy is None else int(self.columns[policy][index - self.first])
+
+
+_PER_REQUEST = (
+    "it pauses or orders requests one by one, and the compiled core keeps sums over requests that all decode in step"
+)
+WITHOUT_KERNEL: dict[type, str] = {
+    Wait: f"stages pause class by class: {_PER_REQUEST}",
+    NestedWait: f"segments pause at boundaries: {_PER_REQUEST}",
+    ClassBudgets: "it needs a queue per class, the compiled waiting set is one queue",
+    RandomBudget: "it draws a budget each iteration and evicts with loss of progress, the compiled core recomputes what was generated",
+    ShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
+    HindsightShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
+    AMax: f"the look-ahead needs the bound of every request: {_PER_REQUEST}",
+    AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
+    SortedF: "it searches an order over all waiting requests, offline",
+    Orca: f"decodes pause when prompts use up the budget: {_PER_REQUEST}",
+    PrefillFirst: f"decodes pause while prompts are computed: {_PER_REQUEST}",
+    DecodeFirst: "it computes whole prompts in batches of their own, the compiled step mixes chunks with decodes",
+    Priority: "it needs an ordered waiting set, the compiled one is a queue",
+    UserScheduler: "it is Python",
+}
+"""Policies that only the reference runs, with the reason. All others have a kernel."""

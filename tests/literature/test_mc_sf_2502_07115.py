@@ -41,10 +41,10 @@ def hindsight(requests: Requests, memory: int, latest: int) -> float:
     return float(result.fun + (output - arrival).sum())
 
 
-def paper_instance(seed: int, *, online: bool = False) -> tuple[Requests, int]:
-    """M ~ U[30, 50], s ~ U[1, 5], o ~ U[1, M - s], 5 to 7 requests, all at once or over the first 15 slots."""
+def paper_instance(seed: int, *, online: bool = False, most: int = 7) -> tuple[Requests, int]:
+    """M ~ U[30, 50], s ~ U[1, 5], o ~ U[1, M - s], 5 to `most` requests, all at once or over the first 15 slots."""
     rng = np.random.default_rng(seed)
-    memory, count = int(rng.integers(30, 51)), int(rng.integers(5, 8))
+    memory, count = int(rng.integers(30, 51)), int(rng.integers(5, most + 1))
     prompt = rng.integers(1, 6, count)
     output = rng.integers(1, memory - prompt + 1)
     arrival = np.sort(rng.integers(0, 16, count)) if online else np.zeros(count)

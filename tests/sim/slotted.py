@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from stability.model.engine import Engine, Scheduler
@@ -34,8 +36,9 @@ def run_slots(
 ) -> ReferenceRun:
     """`requests` under `scheduler` on one slotted replica."""
     replica = slotted_replica(scheduler, capacity_tokens, law=law, budget=budget)
+    limits = replace(limits_of(replica), max_seqs=BEYOND_REACH)
     root = np.random.SeedSequence(seed)
-    return run_reference([(limits_of(replica), replica.iteration)], requests, root=root, horizon_s=horizon_s)
+    return run_reference([(limits, replica.iteration)], requests, root=root, horizon_s=horizon_s)
 
 
 def steps_of(run: ReferenceRun) -> list[Step]:

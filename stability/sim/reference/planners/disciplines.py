@@ -122,6 +122,12 @@ def _prompts_only(state: State) -> Plan | None:
 def _decodes_only(state: State) -> Plan:
     running = list(state.running)
     evicted: list[RequestView] = []
-    while sum(state.blocks(request.known_tokens) for request in running) > state.capacity_blocks:
+    while True:
+        batch = decodes(running)[: state.max_num_batched_tokens]
+        if (
+            sum(state.blocks(r.computed) for r in running[len(batch) :])
+            + sum(state.blocks(r.known_tokens) for r, _ in batch)
+            <= state.capacity_blocks
+        ):
+            return Plan(batch=batch, evict=evicted, keep_progress=True, wait=False)
         evicted.append(running.pop())
-    return Plan(batch=decodes(running), evict=evicted, keep_progress=True, wait=False)
