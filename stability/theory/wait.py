@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import ArrayLike, FloatArray, IntArray, read_only
-from ..errors import InputError, check_number
+from ..errors import InputError, check_integer, check_number
 from ..model.iteration import IterationLaw, IterationTime
 from ..model.lengths import Constant, Independent
 from ..model.replica import Replica
@@ -41,6 +41,9 @@ from . import footprint
 
 DOUBLINGS = 60
 """Of the empty batch's time, until a batch must be shorter than the time between batches."""
+
+TERMS, MOST_TERMS = 4096, 1 << 22
+"""Terms of Spitzer's sum taken at a time, and at most."""
 
 MOST_CANDIDATES = 200_000
 """Threshold vectors looked at; beyond, every k-th on the line."""
@@ -278,7 +281,7 @@ def latency_bound_s(model: WaitModel, thresholds: ArrayLike) -> tuple[FloatArray
     .. math:: E[\mathrm{TTFT}_j] \le \frac{n_j - 1}{2\lambda_j} + \frac{1}{2\lambda_j(1 - \lambda_j\Delta T/n_j)}
               + (1 + 1\{m > 1\})\,\Delta T,
 
-    and latency adds `(o_j - 1) n_j/lambda_j`. For one type everything but Kingman's term is exact. Poisson arrivals, stationary.
+    and latency adds `(o_j - 1) n_j/lambda_j`. For one type everything but Kingman's term is exact (`mean_latency_s` has that, too). Poisson arrivals, stationary.
 
     Parameters
     ----------
@@ -298,6 +301,62 @@ def latency_bound_s(model: WaitModel, thresholds: ArrayLike) -> tuple[FloatArray
     visits = 1 if len(gaps) == 1 else 2
     ttft = (counts - 1) / (2 * model.rates_per_s) + waits + visits * batch
     return ttft + (model.stages - 1) * gaps, ttft
+
+
+def mean_latency_s(model: WaitModel, threshold: int) -> tuple[float, float]:
+    r"""Mean latency and mean time to first token of one type under WAIT, s. **Exact**.
+
+    The jobs of `latency_bound_s` are an E_n/D/1 queue; with A_k the Erlang(k n, lambda) time of k jobs, Spitzer's identity gives
+
+    .. math:: E[W_q] = \sum_{k \ge 1} \frac1k E[(k \Delta T - A_k)^+].
+
+    Parameters
+    ----------
+    model : WaitModel
+        Of one type.
+    threshold : int >= 1
+        n.
+
+    Returns
+    -------
+    latency_s, ttft_s : float
+        Infinite where `DT >= n/lambda`.
+
+    Examples
+    --------
+    For n = 1 the queue is M/D/1: two gaps of 1 s, a batch of 0.5 s, and a wait of 0.25/(2 * 0.5) s.
+
+    >>> model = paper_model(
+    ...     base_s=0.5, per_kv_token_s=0.0, rates_per_s=[1.0], prompt_tokens=[1], output_tokens=[3], kv_capacity_tokens=99
+    ... )
+    >>> [round(value, 9) for value in mean_latency_s(model, 1)]
+    [2.75, 0.75]
+    """
+    from scipy.special import gammainc
+
+    if len(model.rates_per_s) != 1:
+        raise InputError(
+            f"the model has {len(model.rates_per_s)} types, must have one: batches of several are no queue of one kind of job. "
+            "Use latency_bound_s."
+        )
+    n, rate, batch = (
+        check_integer("threshold", threshold, at_least=1),
+        float(model.rates_per_s[0]),
+        model.iteration_s([threshold]),
+    )
+    if not rate * batch < n:
+        return np.inf, np.inf
+    wait, first = 0.0, 1
+    while first < MOST_TERMS:
+        k = np.arange(first, first + TERMS)
+        spent, jobs = rate * batch * k, k * float(n)
+        terms = (spent * gammainc(jobs, spent) - jobs * gammainc(jobs + 1, spent)) / (rate * k)
+        wait += float(np.maximum(terms, 0.0).sum())
+        first += TERMS
+        if terms[-1] * TERMS < 1e-12 * batch:
+            break
+    ttft = (n - 1) / (2 * rate) + wait + batch
+    return ttft + float(model.stages[0] - 1) * n / rate, ttft
 
 
 def candidate_thresholds(model: WaitModel) -> IntArray:
