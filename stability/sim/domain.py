@@ -14,13 +14,16 @@ from ..model.fleet import Fleet
 from ..model.replica import Replica
 from ..model.requests import Requests
 from ..model.workload import Workload
-from ..policies.disciplines import Sarathi
+from ..policies.disciplines import DecodeFirst, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs, scheduler_of
 from ..policies.routers import Router
 from .scheduling import UNLIMITED_BLOCKS, check_classes, extra_tokens, limits_memory, whole_tokens
 
 RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
 """Codes of the admission rules, in the order of `ADMISSIONS`."""
+
+INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST = range(-1, 3)
+"""Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,19 @@ class Limits:
     admission: int
     prefix_caching: bool
     scheduler: Scheduler | None = None
+
+    @property
+    def discipline(self) -> int:
+        """Code of what a compiled step computes."""
+        match self.scheduler:
+            case None:
+                return MIXED
+            case PrefillFirst():
+                return PREFILL_FIRST
+            case DecodeFirst():
+                return DECODE_FIRST
+            case _:
+                return INTERPRETED
 
 
 def limits_of(replica: Replica) -> Limits:

@@ -17,7 +17,7 @@ from ..model.requests import draw_blocks
 from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
 from ..policies.routers import Router, router_of
-from .domain import check_servable, limits_of, replicas_of
+from .domain import INTERPRETED, check_servable, limits_of, replicas_of
 from .result import SimulationResult
 
 KEEP_MOST = 100_000_000
@@ -133,7 +133,7 @@ def simulate(
     from .run import Run
 
     # A policy without a kernel is run by the reference, and so is the fleet it is part of.
-    planned = any(limits_of(pool.replica).scheduler is not None for pool in fleet.pools)
+    planned = any(limits_of(pool.replica).discipline == INTERPRETED for pool in fleet.pools)
     with _bar(progress, expected) as report:
         run = (partial(InterpretedRun, root=root) if planned else Run)(
             replicas=replicas,

@@ -108,8 +108,6 @@ WITHOUT_KERNEL: dict[type, str] = {
     AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
     SortedF: "it searches an order over all waiting requests, offline",
     Orca: f"decodes pause when prompts use up the budget: {_PER_REQUEST}",
-    PrefillFirst: f"decodes pause while prompts are computed: {_PER_REQUEST}",
-    DecodeFirst: "it computes whole prompts in batches of their own, the compiled step mixes chunks with decodes",
     Priority: "it needs an ordered waiting set, the compiled one is a queue",
     UserScheduler: "it is Python",
 }

@@ -14,7 +14,7 @@ from stability.model.engine import Engine, Scheduler
 from stability.model.iteration import IterationTime
 from stability.model.replica import Replica
 from stability.policies import UserScheduler
-from stability.sim.domain import limits_of
+from stability.sim.domain import INTERPRETED, limits_of
 from stability.sim.reference.fleet import build_servers
 from stability.sim.scheduling import WITHOUT_KERNEL
 
@@ -50,7 +50,9 @@ def test_reference_and_kernel_or_reason(name: str) -> None:
     (server,) = build_servers([(limits, replica.iteration)], np.random.SeedSequence(0))
     assert server.begin_step
     reason = WITHOUT_KERNEL.get(type(policy))
-    assert (limits.scheduler is None) == (reason is None), f"{name} has a kernel and a reason for none, or neither."
+    assert (limits.discipline == INTERPRETED) == (reason is not None), (
+        f"{name} has a kernel and a reason for none, or neither."
+    )
     assert reason is None or len(reason) > 10
 
 

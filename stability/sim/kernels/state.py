@@ -31,6 +31,7 @@ REPLICA = np.dtype(
         ("max_tokens", "i8"),
         ("admission", "i8"),
         ("prefix_caching", "i8"),
+        ("discipline", "i8"),
         ("law_kind", "i8"),
         ("law_start", "i8"),
         ("phase_start", "i8"),
@@ -238,6 +239,7 @@ def build(servers: Sequence[tuple[Limits, IterationLaw]], *, log: Log, outcome: 
             "max_tokens",
             "admission",
             "prefix_caching",
+            "discipline",
         ):
             s[name] = getattr(limits, name)
         size = limits.block_size

@@ -33,12 +33,13 @@ class Forecast:
     up to its own and adds one end: one pass over the ends per decision.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, held: Sequence[int], last: Sequence[int]) -> None:
         self.state = state
-        self.ends: IntArray = np.empty(0, dtype=np.int64)
-        self.usage: IntArray = np.empty(0, dtype=np.int64)
-        self.held: IntArray = np.empty(0, dtype=np.int64)
-        self.last: IntArray = np.empty(0, dtype=np.int64)
+        self.held: IntArray = np.array(held, dtype=np.int64)
+        self.last: IntArray = np.array(last, dtype=np.int64)
+        self.ends: IntArray = np.unique(self.last)
+        present = self.last >= self.ends[:, np.newaxis]
+        self.usage: IntArray = (present * self._blocks(self.held + self.ends[:, np.newaxis])).sum(axis=1)
 
     def _blocks(self, tokens: IntArray) -> IntArray:
         return -(-(tokens + self.state.extra_tokens) // self.state.block_size)
@@ -65,9 +66,13 @@ def admissible(
     state: State, running: Sequence[RequestView], waiting: Sequence[RequestView], length: Callable[[RequestView], int]
 ) -> list[RequestView]:
     """The longest prefix of `waiting` that fits; its first request in any case while nothing runs."""
-    forecast = Forecast(state)
-    for request in running:
-        forecast.add(request.known_tokens - 1, max(length(request) - request.generated, 1))
+    if not waiting:
+        return []
+    forecast = Forecast(
+        state,
+        [request.known_tokens - 1 for request in running],
+        [max(length(request) - request.generated, 1) for request in running],
+    )
     chosen: list[RequestView] = []
     for request in waiting:
         held, end = request.prompt_tokens - 1, length(request)
