@@ -1,4 +1,15 @@
 """Every module that registers a claim."""
 
-from . import deployments, evictions, fluid, matrix, published, real_runs, routers, routing, tuning  # noqa: F401
+from . import (  # noqa: F401
+    deployments,
+    evictions,
+    fluid,
+    matrix,
+    published,
+    real_runs,
+    routers,
+    routing,
+    schedulers,
+    tuning,
+)
 from .peers import compare  # noqa: F401

@@ -32,6 +32,8 @@ REASONS = {
     "step law": "the catalog's step-time law, or the want of one, misses this measurement by more than the tolerance",
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
     "step law is 4.5 % slow",
+    "order": "WAIT advances a request only when the next prompts have come, engines at every iteration; its gain in capacity shows only "
+    "where the others are overloaded (docs/schedulers.md)",
     "other": "not explained yet",
 }
 
@@ -63,6 +65,8 @@ def _reason(cell: Cell) -> str:
         return "chunk gate"
     if cell.claim == "fluid transient":
         return "chance"
+    if cell.claim == "scheduler order":
+        return "order"
     if cell.claim in ("ttft", "fluid ttft"):
         return "wait"
     if cell.claim in ("itl", "kv occupancy"):

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
     "compare": "Two plans side by side.",
     "compare-routers": "One fleet under one router after another, simulated.",
+    "compare-schedulers": "Published schedulers against the engine's own, on the same requests.",
     "ramp": "What a burst, a lost replica or the schedule does over time: backlog, recovery, when to shed.",
     "tune": "The engine settings that serve the most, and the flags to paste.",
     "route": "How to split the arrivals of a plan over its pools.",
@@ -26,7 +27,7 @@ COMMANDS = {
     "catalog": "Known GPUs, models, workloads and step-time laws.",
     "schema": "The JSON Schema of plan files.",
 }
-"""Commands and their one-line descriptions; each lives in the module of its name."""
+"""Commands and their one-line descriptions; each lives in the module of its name, with _ for -."""
 
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 4, 130
 

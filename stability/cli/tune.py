@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..control.settings import SETTINGS
-from ..errors import InputError, check_number
+from ..errors import check_number
 from ..units import seconds as parse_seconds
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
-
-if TYPE_CHECKING:
-    from ..control.tuned import TuningResult
-
-PICTURES = (".png", ".svg", ".pdf")
+from .picture import picture_option, save_picture
 
 
 def _time(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
     name = parameter.opts[0]
     return None if value is None else check_number(name, parse_seconds(name, value), above=0)
-
-
-def _picture(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:  # noqa: ARG001
-    if value is None:
-        return None
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("--plot needs matplotlib, must find it. Install it: pip install 'llm-stability[plots]'.")
-    path = Path(value)
-    if path.suffix.lower() not in PICTURES:
-        raise InputError(f"--plot = {value!r}, must end in one of {', '.join(PICTURES)}. Name a picture file.")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot = {value!r}, must be in a folder that exists. Create {str(path.parent)!r} first.")
-    return path
 
 
 @click.command(
@@ -59,7 +40,7 @@ def _picture(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option(
     "--vary", multiple=True, type=click.Choice(SETTINGS), help="A setting that may change; repeat for several."
 )
-@click.option("--plot", callback=_picture, metavar="FILE", help="Draw capacity against headroom: .png, .svg or .pdf.")
+@picture_option("Draw capacity against headroom: .png, .svg or .pdf.")
 @json_option
 def tune(
     plan: str | None,
@@ -89,21 +70,10 @@ def tune(
     result = tune_fleet(found.fleet, workload, targets=targets, pool=pool, vary=vary or SETTINGS)
     name = EXAMPLE if plan is None else found.path
     if plot is not None:
-        _draw(result, plot)
+        save_picture(result.plot(), plot)
     if as_json:
         print_json({"plan": name, **result.to_dict(), "picture": None if plot is None else str(plot)})
     else:
         drawn = "" if plot is None else f"\n\npicture in {plot}"
         print_text(f"{name}\n\n{result.summary()}{drawn}")
     return result.exit_code
-
-
-def _draw(result: TuningResult, path: Path) -> None:
-    figure = result.plot().get_figure()
-    assert figure is not None
-    try:
-        figure.savefig(path, dpi=150)  # type: ignore[union-attr]
-    except OSError as error:
-        raise InputError(
-            f"--plot = {str(path)!r} cannot be written ({error.strerror}), must be a writable file."
-        ) from None

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     ROUTING = 3
     SCHEDULING = 4
     BOOTSTRAP = 5
+    PREDICTIONS = 6
 
 
 def seed_sequence(rng: RandomState) -> np.random.SeedSequence:

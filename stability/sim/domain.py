@@ -9,16 +9,21 @@ import numpy as np
 
 from .._types import IntArray
 from ..errors import NotModelledError, UnservableError
-from ..model.engine import ADMISSIONS
+from ..model.engine import ADMISSIONS, Scheduler
 from ..model.fleet import Fleet
 from ..model.replica import Replica
 from ..model.requests import Requests
 from ..model.workload import Workload
+from ..policies.disciplines import DecodeFirst, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs, scheduler_of
 from ..policies.routers import Router
+from .scheduling import UNLIMITED_BLOCKS, check_classes, extra_tokens, limits_memory, whole_tokens
 
 RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
 """Codes of the admission rules, in the order of `ADMISSIONS`."""
+
+INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST = range(-1, 3)
+"""Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,8 @@ class Limits:
         Code of the admission rule.
     prefix_caching : bool
         Whether an evicted request may find its blocks again.
+    scheduler : Scheduler or None
+        The policy that plans the iterations; None for first come, first served.
     """
 
     block_size: int
@@ -46,6 +53,20 @@ class Limits:
     max_tokens: int
     admission: int
     prefix_caching: bool
+    scheduler: Scheduler | None = None
+
+    @property
+    def discipline(self) -> int:
+        """Code of what a compiled step computes."""
+        match self.scheduler:
+            case None:
+                return MIXED
+            case PrefillFirst():
+                return PREFILL_FIRST
+            case DecodeFirst():
+                return DECODE_FIRST
+            case _:
+                return INTERPRETED
 
 
 def limits_of(replica: Replica) -> Limits:
@@ -54,15 +75,22 @@ def limits_of(replica: Replica) -> Limits:
     Raises
     ------
     NotModelledError
-        If its engine asks for what no kernel does yet.
+        If its engine asks for what the simulator does not do.
     """
     engine = replica.engine
     scheduler = scheduler_of(engine)
-    if not isinstance(scheduler, Fcfs):
-        raise NotModelledError(
-            f"scheduler = {scheduler!r} has no simulation yet, must be Fcfs. Use one of its admission rules."
-        )
-    capacity = replica.capacity_blocks
+    capacity = replica.capacity_blocks if limits_memory(scheduler) else UNLIMITED_BLOCKS
+    planned = None
+    if isinstance(scheduler, Sarathi):
+        scheduler = Fcfs("prompt_gate")
+    elif not isinstance(scheduler, Fcfs):
+        if engine.prefix_caching:
+            raise NotModelledError(
+                f"prefix_caching = True with scheduler = {scheduler!r}, must be False unless first come, first served. "
+                "Turn it off."
+            )
+        planned = scheduler
+        scheduler = Fcfs("prompt_gate", float(getattr(scheduler, "watermark", 0.0)))
     return Limits(
         block_size=engine.block_size,
         capacity_blocks=capacity,
@@ -71,6 +99,7 @@ def limits_of(replica: Replica) -> Limits:
         max_tokens=engine.max_num_batched_tokens,
         admission=ADMISSIONS.index(scheduler.admission),
         prefix_caching=engine.prefix_caching,
+        scheduler=planned,
     )
 
 
@@ -106,11 +135,16 @@ def check_servable(fleet: Fleet, router: Router, workload: Workload, blocks: Ite
     blocks : iterable of Requests
         The requests of the run; not drawn if even the longest of the workload fits everywhere.
     """
-    longest = max(
-        item.lengths.max_prompt_tokens + (item.max_output_tokens or item.lengths.max_output_tokens)
-        for item in workload.classes
-    )
-    if longest <= min(pool.replica.usable_kv_tokens for pool in fleet.pools):
+    for pool in fleet.pools:
+        check_classes(scheduler_of(pool.replica.engine), len(workload.classes))
+    prompt = np.array([item.lengths.max_prompt_tokens for item in workload.classes])
+    output = np.array([item.max_output_tokens or item.lengths.max_output_tokens for item in workload.classes])
+    if all(
+        (prompt + output).max() <= pool.replica.usable_kv_tokens
+        and whole_tokens(scheduler_of(pool.replica.engine), prompt, output).max()
+        <= pool.replica.engine.max_num_batched_tokens
+        for pool in fleet.pools
+    ):
         return
     first = 0
     for block in blocks:
@@ -125,10 +159,14 @@ def _check_block(fleet: Fleet, router: Router, block: Requests, *, first: int, c
         limits = limits_of(pool.replica)
         tokens = _largest_footprint(limits, block)
         too_long = tokens > limits.capacity_blocks * limits.block_size
+        policy = scheduler_of(pool.replica.engine)
+        whole = whole_tokens(policy, block.prompt_tokens, block.output_tokens)
+        too_wide = whole > limits.max_tokens
         if shares.shape[1]:
             edges = np.concatenate((np.zeros((classes, 1)), shares), axis=1)
             takes = edges[:, offsets[index + 1]] > edges[:, offsets[index]]
             too_long &= takes[block.request_class]
+            too_wide &= takes[block.request_class]
         if too_long.any():
             row = int(np.argmax(too_long))
             what = "prompt and output limit" if limits.admission == RESERVE else "prompt and output but the last token"
@@ -137,10 +175,18 @@ def _check_block(fleet: Fleet, router: Router, block: Requests, *, first: int, c
                 f"{limits.capacity_blocks * limits.block_size} of a replica of pool {pool.name!r}. "
                 "Drop or shorten it, route it elsewhere or enlarge the KV cache."
             )
+        if too_wide.any():
+            row = int(np.argmax(too_wide))
+            raise UnservableError(
+                f"request {first + row} needs {whole[row]} tokens computed in one iteration, as {type(policy).__name__} splits no "
+                f"prompts, must fit max_num_batched_tokens = {limits.max_tokens} of pool {pool.name!r}. "
+                "Raise the token budget, or choose a policy that computes prompts in chunks."
+            )
 
 
 def _largest_footprint(limits: Limits, block: Requests) -> IntArray:
     # The last generated token's KV is never stored, but a reservation does not count on that.
     if limits.admission == RESERVE:
         return block.prompt_tokens + block.max_output_tokens
-    return block.prompt_tokens + block.output_tokens - 1
+    extra = 0 if limits.scheduler is None else extra_tokens(limits.scheduler)
+    return block.prompt_tokens + block.output_tokens - 1 + extra

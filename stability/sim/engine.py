@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
 from ..policies.balance import GroupRouter
 from ..policies.routers import Router, router_of
-from .domain import check_servable, limits_of, replicas_of
+from .domain import INTERPRETED, check_servable, limits_of, replicas_of
 from .result import SimulationResult
 
 KEEP_MOST = 100_000_000
@@ -140,10 +141,13 @@ def simulate(
     # One seed draws the same requests twice, so they can all be checked first.
     check_servable(fleet, policy, workload, draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root))
 
+    from .interpreted import InterpretedRun
     from .run import Run
 
+    # A policy without a kernel is run by the reference, and so is the fleet it is part of.
+    planned = any(limits_of(pool.replica).discipline == INTERPRETED for pool in fleet.pools)
     with _bar(progress, expected) as report:
-        run = Run(
+        run = (partial(InterpretedRun, root=root) if planned else Run)(
             replicas=replicas,
             router=policy,
             shares=shares,

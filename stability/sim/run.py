@@ -169,7 +169,7 @@ class Run:
             while row < len(block):
                 self._prepare()
                 target = min(pace.next_s, self.horizon_s)
-                row = loop.run_closed(self.machine, arrivals, self.router.code, self.shares, row, target)
+                row = self._run_closed(arrivals, row, target)
                 self.arrived = arrivals.first + row
                 if self.machine.due_s.min() >= target:
                     if target >= self.horizon_s:
@@ -191,7 +191,7 @@ class Run:
             self._reach(target)
             pace.advance(self)
         self._prepare()
-        loop.finish_all(self.machine)
+        self._finish_all()
         self.checkpoint(float(self.machine.replicas.ended_s.max()))
 
     def _receive(self, block: Requests) -> Arrivals:
@@ -205,7 +205,7 @@ class Run:
                 f"the first request arrives at {self.first_arrival_s} s, must be >= 0. Shift the arrivals."
             )
         self.last_arrival_s = float(block.arrival_s[-1])
-        return Arrivals(
+        arrivals = Arrivals(
             block.arrival_s,
             block.prompt_tokens,
             block.output_tokens,
@@ -214,6 +214,34 @@ class Run:
             self.uniforms.random((len(block), self.router.draws)),
             self.arrived,
         )
+        self._receive_lengths(arrivals)
+        return arrivals
+
+    # What kernels do; a run in plain Python does the same otherwise.
+
+    def _receive_lengths(self, arrivals: Arrivals) -> None:
+        """Tell policies of the lengths of a block."""
+
+    def _run_open(self, piece: Arrivals, begin: int) -> int:
+        return loop.run_open(self.machine, piece, self.router.code, self.shares, begin)
+
+    def _run_closed(self, arrivals: Arrivals, begin: int, target_s: float) -> int:
+        return loop.run_closed(self.machine, arrivals, self.router.code, self.shares, begin, target_s)
+
+    def _advance_all(self, time_s: float) -> bool:
+        return loop.advance_all(self.machine, time_s)
+
+    def _finish_all(self) -> None:
+        loop.finish_all(self.machine)
+
+    def record_live(self) -> None:
+        """Write what is known of requests that have not finished."""
+        outcome, pool = self.machine.outcome, self.machine.pool
+        live = pool[pool.index >= 0]
+        outcome.finish_s[live.index] = math.nan
+        outcome.admitted_s[live.index] = live.admitted_s
+        outcome.first_token_s[live.index] = live.first_token_s
+        outcome.preemptions[live.index] = live.preemptions
 
     def _keep(self, block: Requests) -> None:
         needed = self.arrived + len(block)
@@ -237,7 +265,7 @@ class Run:
         row = 0
         while row < len(piece.arrival_s):
             self._prepare()
-            row = loop.run_open(self.machine, piece, self.router.code, self.shares, row)
+            row = self._run_open(piece, row)
             self.arrived = piece.first + row
 
     def count_arrived(self) -> None:
@@ -247,7 +275,7 @@ class Run:
 
     def _advance(self, time_s: float) -> None:
         self._prepare()
-        while not loop.advance_all(self.machine, time_s):
+        while not self._advance_all(time_s):
             self._prepare()
 
     def _reach(self, time_s: float) -> None:

@@ -188,12 +188,8 @@ def _replica_records(run: Run, window: Window, pools: IntArray) -> ReplicaRecord
 
 
 def _request_records(run: Run) -> RequestRecords:
-    outcome, pool, rows = run.machine.outcome, run.machine.pool, run.arrived
-    live = pool[pool.index >= 0]
-    outcome.finish_s[live.index] = math.nan
-    outcome.admitted_s[live.index] = live.admitted_s
-    outcome.first_token_s[live.index] = live.first_token_s
-    outcome.preemptions[live.index] = live.preemptions
+    outcome, rows = run.machine.outcome, run.arrived
+    run.record_live()
     columns = [np.concatenate(column)[:rows] for column in zip(*run.kept, strict=True)] or [np.empty(0)] * 4
     run.kept.clear()
     arrival_s, prompt_tokens, output_tokens, request_class = columns

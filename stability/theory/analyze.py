@@ -23,12 +23,16 @@ from .conditions import BOTTLENECKS
 from .coupled import ASSUMPTION, coupled, coupled_point, worker_of
 from .moments import tail_probability
 from .operating import OperatingPoint, law_operating_point, operating_point
+from .readings import like_engine, stand_in, state
 from .report import PoolReport, StabilityReport
 from .solve import Solution, largest_footprint, solve
 from .steps import prompt_law
 
 RARE = 1e-3
 """Largest share of requests too long for the KV cache that an unbounded length law may have."""
+
+HELD_BACK = 0.98
+"""Share of the bound for every policy below which a published scheduler's own capacity is what binds."""
 
 NEGLIGIBLE = 1e-9
 """Share below which it is not worth a note."""
@@ -143,9 +147,8 @@ def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
             )
         if isinstance(pool.coupling, Barrier):
             notes.append(ASSUMPTION)
-        policy = scheduler_of(pool.replica.engine)
-        if not isinstance(policy, Fcfs):
-            raise NotModelledError(f"pool {pool.name!r}: scheduler {policy!r} has no analysis yet.")
+        policy = scheduler_of(stand_in(pool.replica).engine)
+        assert isinstance(policy, Fcfs)
         if longest[policy.evicts] > pool.replica.usable_kv_tokens:
             for item in classes:
                 _check_fits(pool, item, policy.evicts, notes)
@@ -196,15 +199,14 @@ def _operating_points(
         coefficients = coefficients.copy()
         coefficients[others] = (1.0, 0.0, 0.0, 0.0, 0.0)  # replaced below
     point = operating_point(coefficients, solved.demand, rate)
-    if not others:
-        return point
     columns = {name: np.array(getattr(point, name)) for name in OperatingPoint.__slots__}
-    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist())) if others else None
     known: dict[tuple[Replica, float], OperatingPoint] = {}
     for index in others:
         replica = replicas[index]
         key = (replica, float(rate[index]))
         if key not in known:
+            assert prompts is not None
             known[key] = law_operating_point(
                 replica.iteration,
                 solved.demand[index],
@@ -215,6 +217,9 @@ def _operating_points(
             )
         for name, column in columns.items():
             column[index] = getattr(known[key], name)
+    for index, replica in enumerate(replicas):
+        for name, value in state(replica, classes, mix * rate[index]).items():
+            columns[name][index] = value
     return OperatingPoint(**columns)
 
 
@@ -268,7 +273,7 @@ def _pool_reports(
                 upper_bound_per_s=table["upper"][i],
                 load=table["load"][i],
                 loads={"kv_memory": memory, "batch_slots": slots, "token_budget": budget, "compute": compute_list[i]},
-                bottleneck=BOTTLENECKS[bottlenecks[i]],
+                bottleneck=_bottleneck(pool, table["capacity"][i], table["upper"][i], BOTTLENECKS[bottlenecks[i]]),
                 iteration_s=table["iteration"][i],
                 itl_s=table["itl"][i],
                 kv_occupancy=table["occupancy"][i],
@@ -277,6 +282,11 @@ def _pool_reports(
             )
         )
     return reports
+
+
+def _bottleneck(pool: Pool, capacity: float, upper: float, resource: str) -> str:
+    """The binding resource, or the scheduler where it holds back what the resources allow."""
+    return "scheduler" if not like_engine(pool.replica) and capacity < HELD_BACK * upper else resource
 
 
 def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, doubt: str) -> tuple[Verdict, str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .._result import html_table, json_safe, percent, seconds, text_table
 from .._types import FloatArray, dot
-from ..errors import InputError, check_choice, check_number
+from ..errors import InputError, NotModelledError, check_choice, check_number
 from ..model.fleet import Fleet, Pool
 from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
@@ -30,6 +30,7 @@ from .coupled import worker_of
 from .fluctuations import Ages
 from .moments import Demand
 from .prefill import prefill_wait
+from .readings import like_engine, stand_in
 from .report import PoolReport
 from .solve import Solution, solve
 from .steps import PromptLaw, prompt_law
@@ -235,7 +236,12 @@ def _pool_latency(
     demand = solved.demand[row]
     coefficients = _law_at(solved.coefficients[row], demand, at.iteration_s, lam)
     room = capacities(replica)
-    policy = scheduler_of(replica.engine)
+    if not like_engine(replica):
+        raise NotModelledError(
+            f"pool {pool.name!r}: {scheduler_of(replica.engine)!r} has no latency theory here, must be first come, first served. "
+            "For WAIT: stability.theory.wait.latency_bound_s. Else simulate it."
+        )
+    policy = scheduler_of(stand_in(replica).engine)
     evicts = isinstance(policy, Fcfs) and policy.evicts
     ages = Ages.of(classes, mix, replica.engine.max_num_batched_tokens, coefficients, evicts).with_means(
         float(work_s(coefficients, demand)), demand, evicts

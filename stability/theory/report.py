@@ -48,7 +48,7 @@ class PoolReport:
     loads : dict of str to float
         Load of each resource; "compute" is the load when no resource limits.
     bottleneck : str
-        "kv_memory", "batch_slots", "token_budget" or "compute".
+        "kv_memory", "batch_slots", "token_budget" or "compute"; "scheduler" where a published one holds back.
     iteration_s, itl_s : float
         Mean iteration time and token-weighted inter-token latency, at the rate or (overloaded) at capacity.
     kv_occupancy : float

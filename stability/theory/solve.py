@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..model.workload import RequestClass
 from . import conditions, envelope, footprint
 from .conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource
 from .moments import N_DEMANDS, Demand, Moments, mean_over, moments, standard_error
+from .readings import reading, stand_in
 from .regimes import evicts as evicts_of
 from .regimes import gated
 from .steps import prompt_law, tangent_laws
@@ -120,7 +121,47 @@ def solve(replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: Flo
     """
     index: dict[Replica, int] = {}
     rows = np.array([index.setdefault(replica, len(index)) for replica in replicas])
-    return _solve_distinct(list(index), classes, mix, confidence).over(rows)
+    solved = _solve_distinct([stand_in(replica) for replica in index], classes, mix, confidence)
+    return _with_readings(solved, list(index), classes, mix).over(rows)
+
+
+def _with_readings(
+    solved: Solution, replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray
+) -> Solution:
+    """The solution with what is known of schedulers that are not the engines' own in the place of their stand-ins'."""
+    known = {
+        row: found for row, replica in enumerate(replicas) if (found := reading(replica, classes, mix)) is not None
+    }
+    if not known:
+        return solved
+    columns = {name: getattr(solved, name).copy() for name in ("shares", "capacity", "interval", "upper_bound")}
+    below, above, evictions = (
+        solved.stable_below.copy(),
+        solved.unstable_above.copy(),
+        solved.evictions_per_request.copy(),
+    )
+    proved, doubts = list(solved.proved), list(solved.doubts)
+    for row, found in known.items():
+        # Memory takes the share at which the flow balance gives this capacity, so that the load there is 1.
+        base, capacity = float(solved.coefficients[row, 0]), found.capacity_per_s
+        if base > 0:
+            spent = 1 / capacity - float(conditions.work_s(solved.coefficients[row], solved.demand[row]))
+            columns["shares"][row, 0] = max(spent, 0.0) / base
+        columns["capacity"][row], columns["interval"][row] = capacity, capacity
+        if found.unlimited_memory:
+            columns["upper_bound"][row] = found.unstable_above_per_s
+        below[row], evictions[row] = found.stable_below_per_s, 0.0
+        above[row] = min(found.unstable_above_per_s, float(columns["upper_bound"][row]))
+        proved[row], doubts[row] = (found.stable_below_per_s if found.proved else None), found.doubt
+    return replace(
+        solved,
+        **columns,
+        stable_below=below,
+        unstable_above=above,
+        evictions_per_request=evictions,
+        proved=proved,
+        doubts=doubts,
+    )
 
 
 def _solve_distinct(

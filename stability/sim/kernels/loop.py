@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..._types import FloatArray
+from ..domain import MIXED
 from ._jit import kernel
 from .residency import blocks
 from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
+from .separate import begin_separate_step
 from .span import decode_span
 from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
 from .step import begin_step, finish_step
@@ -37,7 +39,16 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
-            begin_step(machine, r)
+            begin_due_step(machine, r)
+
+
+@kernel
+def begin_due_step(machine: Machine, r: int) -> None:
+    """Begin the step that is due, as the replica's discipline has it."""
+    if machine.replicas[r].discipline == MIXED:
+        begin_step(machine, r)
+    else:
+        begin_separate_step(machine, r)
 
 
 @kernel
@@ -147,7 +158,7 @@ def run_closed(
             for r in range(count):
                 if machine.due_s[r] == now_s and machine.replicas[r].in_step == 0:
                     registers[STEPS_LEFT] -= 1
-                    begin_step(machine, r)
+                    begin_due_step(machine, r)
 
 
 @kernel

@@ -32,6 +32,7 @@ REPLICA = np.dtype(
         ("admission", "i8"),
         ("most_waiting", "i8"),  # arrivals that find as many waiting are turned away
         ("prefix_caching", "i8"),
+        ("discipline", "i8"),
         ("law_kind", "i8"),
         ("law_start", "i8"),
         ("phase_start", "i8"),
@@ -247,6 +248,7 @@ def build(
             "max_tokens",
             "admission",
             "prefix_caching",
+            "discipline",
         ):
             s[name] = getattr(limits, name)
         size = limits.block_size

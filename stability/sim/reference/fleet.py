@@ -12,6 +12,7 @@ import numpy as np
 from ..._types import FloatArray, IntArray
 from ...model.iteration import IterationLaw
 from ...model.requests import Requests
+from ...model.streams import Stream, generator
 from ...policies.routers import (
     JoinShortestKv,
     JoinShortestQueue,
@@ -22,6 +23,9 @@ from ...policies.routers import (
     WeightedSplit,
 )
 from ..domain import Limits
+from ..scheduling import Predictions, extra_tokens
+from .planned import PlannedReplica
+from .planners import planner_of
 from .prefix_cache import PrefixCacheReplica
 from .replica import ReferenceReplica, ReferenceRequest, Step
 
@@ -45,6 +49,7 @@ def run_reference(
     concurrency: int | None = None,
     horizon_s: float = math.inf,
     max_waiting: int | None = None,
+    root: np.random.SeedSequence | None = None,
 ) -> ReferenceRun:
     """Simulate `requests` to the end, or all steps that start before `horizon_s`.
 
@@ -63,11 +68,13 @@ def run_reference(
         Closed loop: this many requests at time 0, and a new one at every completion.
     max_waiting : int, optional
         A replica at which so many wait turns arrivals away; their `replica` stays -1.
+    root : SeedSequence, optional
+        Where the random numbers of policies and predictors come from; seed 0 by default.
     """
-    servers = [
-        (PrefixCacheReplica if limits.prefix_caching else ReferenceReplica)(limits=limits, law=law)
-        for limits, law in replicas
-    ]
+    root = root or np.random.SeedSequence(0)
+    servers = build_servers(replicas, root)
+    predictions = Predictions([limits.scheduler for limits, _ in replicas], root)
+    predictions.receive(requests.prompt_tokens, requests.output_tokens, 0)
     jobs = [
         ReferenceRequest(
             index=i,
@@ -87,6 +94,7 @@ def run_reference(
         job.arrival_s = now_s
         if max_waiting is not None and len(servers[chosen].waiting) >= max_waiting:
             return
+        job.predicted_output_tokens = predictions.of(chosen, job.index)
         run.replica[job.index] = chosen
         servers[chosen].enqueue(job, now_s)
 
@@ -109,7 +117,7 @@ def run_reference(
                 arrive(pending.popleft(), now_s)
             for index, server in enumerate(servers):
                 if server.step is None and server.next_start_s == now_s:
-                    run.steps.append((index, server.begin_step()))
+                    _begin(run, index, server)
     _advance(run, servers, horizon_s)
     for server in servers:
         if server.step:
@@ -127,7 +135,29 @@ def _advance(run: ReferenceRun, servers: list[ReferenceReplica], until_s: float)
                 server.finish_step()
             if not server.next_start_s < until_s:
                 break
-            run.steps.append((index, server.begin_step()))
+            _begin(run, index, server)
+
+
+def _begin(run: ReferenceRun, index: int, server: ReferenceReplica) -> None:
+    step = server.begin_step()
+    if step is not None:
+        run.steps.append((index, step))
+
+
+def build_servers(
+    replicas: Sequence[tuple[Limits, IterationLaw]], root: np.random.SeedSequence
+) -> list[ReferenceReplica]:
+    """Idle replicas, each under its own policy."""
+    servers: list[ReferenceReplica] = []
+    for index, (limits, law) in enumerate(replicas):
+        if limits.scheduler is not None:
+            planner = planner_of(limits.scheduler, generator(root, Stream.SCHEDULING, index))
+            extra = extra_tokens(limits.scheduler)
+            servers.append(PlannedReplica(limits=limits, law=law, planner=planner, extra_tokens=extra))
+        else:
+            kind = PrefixCacheReplica if limits.prefix_caching else ReferenceReplica
+            servers.append(kind(limits=limits, law=law))
+    return servers
 
 
 def choose(

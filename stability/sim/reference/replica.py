@@ -26,6 +26,8 @@ class ReferenceRequest:
         Tokens whose KV is resident or being computed in the step under way.
     prefilling : bool
         Whether tokens known at its admission are still to be computed.
+    predicted_output_tokens : int
+        What its scheduler is told of its output; 0 where nothing is.
     """
 
     index: int
@@ -34,6 +36,7 @@ class ReferenceRequest:
     output_tokens: int
     max_output_tokens: int
     request_class: int = 0
+    predicted_output_tokens: int = 0
     generated: int = 0
     computed: int = 0
     prefilling: bool = False
@@ -82,6 +85,11 @@ class ReferenceReplica:
     step: Step | None = None
     _scheduled: list[tuple[ReferenceRequest, int]] = field(default_factory=list)
 
+    @property
+    def scheduled(self) -> list[tuple[ReferenceRequest, int]]:
+        """Requests of the step under way and the tokens it computes of each."""
+        return self._scheduled
+
     def enqueue(self, request: ReferenceRequest, now_s: float) -> None:
         """Put a new request at the end of the queue."""
         self.waiting.append(request)
@@ -96,12 +104,16 @@ class ReferenceReplica:
         """Prompt and generated tokens of the requests waiting and running."""
         return sum(r.known_tokens for r in self.waiting) + sum(r.known_tokens for r in self.running)
 
-    def begin_step(self) -> Step:
-        """Decide what the step that starts now computes, and how long it takes."""
+    def begin_step(self) -> Step | None:
+        """Decide what the step that starts now computes, and how long it takes; None if there is to be no step."""
         start = self.next_start_s
         preempted = self._serve_running()
         if preempted == 0:
             self._admit(start)
+        return self._begun(start, preempted)
+
+    def _begun(self, start: float, preempted: int) -> Step:
+        """Start the step of the scheduled requests."""
         prompt = decodes = context = 0
         prompt_context = 0.0
         for request, tokens in self._scheduled:

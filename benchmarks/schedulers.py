@@ -1,0 +1,88 @@
+"""Speed of the simulator under each scheduler against first come, first served: `python benchmarks/schedulers.py`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import stability as st
+from stability.model.engine import Scheduler
+from stability.policies import (
+    AMax,
+    AMin,
+    ClassBudgets,
+    DecodeFirst,
+    HindsightShortestFirst,
+    NestedWait,
+    Orca,
+    PrefillFirst,
+    Priority,
+    RandomBudget,
+    Sarathi,
+    ShortestFirst,
+    SortedF,
+    Wait,
+)
+from stability.sim.engine import simulate
+from stability.sim.scheduling import WITHOUT_KERNEL
+
+LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=1e-4, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
+LENGTHS = st.lengths.Independent(prompt=st.lengths.Constant(512), output=st.lengths.Constant(128))
+SCHEDULERS: tuple[Scheduler, ...] = (
+    Sarathi(),
+    Orca(),
+    PrefillFirst(),
+    DecodeFirst(),
+    Priority(),
+    Wait((1,)),
+    NestedWait((63, 127), (1, 1)),
+    ClassBudgets((4,), residency="engine"),
+    RandomBudget(0, 4, residency="engine"),
+    ShortestFirst(residency="engine"),
+    ShortestFirst("volume", residency="engine"),
+    HindsightShortestFirst(residency="engine"),
+    AMax(128, residency="engine"),
+    AMin(128, residency="engine"),
+    SortedF("prefix", residency="engine"),
+)
+
+
+def requests_per_s(scheduler: Scheduler | None, rate_per_s: float, requests: int, repeats: int) -> float:
+    engine = st.Engine(max_num_batched_tokens=8192, scheduler=scheduler)
+    fleet = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine))
+    workload = st.Workload.poisson(rate_per_s, LENGTHS)
+    simulate(fleet, workload, requests=100, rng=1)
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        simulate(fleet, workload, requests=requests, rng=1)
+        taken.append(time.perf_counter() - start)
+    return requests / statistics.median(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=2_000, help="under schedulers the reference runs")
+    parser.add_argument("--compiled", type=int, default=500_000, help="under compiled ones")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rate", type=float, default=8.0, help="requests/s")
+    options = parser.parse_args()
+    base = requests_per_s(None, options.rate, options.compiled, options.repeats)
+    print(f"{'scheduler':60}{'requests/s':>12}{'times slower':>14}")
+    print(f"{'first come, first served':60}{base:12.0f}{1.0:14.1f}")
+    for scheduler in SCHEDULERS:
+        compiled = type(scheduler) not in WITHOUT_KERNEL
+        speed = requests_per_s(
+            scheduler, options.rate, options.compiled if compiled else options.requests, options.repeats
+        )
+        note = "" if compiled else "  reference"
+        print(f"{scheduler!r:60.58}{speed:12.0f}{base / speed:14.1f}{note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What the simulator reads from a scheduling policy: its conventions, and the output lengths it is told."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._types import IntArray
+from ..errors import InputError
+from ..model.engine import Scheduler
+from ..model.streams import Stream, generator
+from ..policies.disciplines import DecodeFirst, Orca, PrefillFirst, Sarathi
+from ..policies.fcfs import Fcfs
+from ..policies.flow_control import ClassBudgets, RandomBudget
+from ..policies.predictors import Oracle, Predictor
+from ..policies.priority import Priority
+from ..policies.residency import EXTRA_TOKENS
+from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
+from ..policies.user import UserScheduler
+from ..policies.wait import NestedWait, Wait
+
+UNLIMITED_BLOCKS = 1 << 40
+"""KV blocks of a replica whose policy knows no memory limit."""
+
+CHUNKING = (Fcfs, Sarathi, Orca, Priority, UserScheduler)
+"""Policies that may split prompts; the others compute them whole."""
+
+
+def limits_memory(policy: Scheduler) -> bool:
+    """Whether the KV cache limits what `policy` admits."""
+    return bool(getattr(policy, "gate", True))
+
+
+def extra_tokens(policy: Scheduler) -> int:
+    """Tokens `policy` charges to every resident request beyond those whose KV is stored."""
+    return EXTRA_TOKENS[str(getattr(policy, "residency", "engine"))]
+
+
+def whole_tokens(policy: Scheduler, prompt_tokens: IntArray, output_tokens: IntArray) -> IntArray:
+    """Most tokens of each request that `policy` must be able to compute in one iteration."""
+    if isinstance(policy, CHUNKING):
+        return np.ones_like(prompt_tokens)
+    if isinstance(policy, PrefillFirst | DecodeFirst) and policy.gate:
+        return prompt_tokens + output_tokens - 1  # an evicted request is computed again with what it generated
+    return prompt_tokens
+
+
+def check_classes(policy: Scheduler, classes: int) -> None:
+    """Raise unless `policy` has an entry for each of `classes` request classes where it has entries by class."""
+    entries = {
+        Wait: ("thresholds", getattr(policy, "thresholds", ())),
+        ClassBudgets: ("budgets", getattr(policy, "budgets", ())),
+        Priority: ("deadlines_s", getattr(policy, "deadlines_s", ())),
+    }.get(type(policy))
+    if entries is not None and entries[1] and len(entries[1]) < classes:
+        raise InputError(
+            f"{entries[0]} = {entries[1]}, must have {classes} entries, one for each request class. Add the missing ones."
+        )
+
+
+def predicted(
+    policy: Scheduler, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator
+) -> IntArray:
+    """The output length that `policy` is told of each request."""
+    told: Predictor | int = getattr(policy, "predictor", Oracle())
+    if isinstance(policy, AMax):
+        told = policy.upper
+    elif isinstance(policy, AMin):
+        told = policy.lower
+    if not isinstance(told, Predictor):
+        return np.full(len(output_tokens), told, dtype=np.int64)
+    lengths = np.asarray(told.predict(prompt_tokens, output_tokens, rng))
+    if lengths.shape != output_tokens.shape or (lengths < 1).any():
+        raise InputError(f"{told!r} predicts {lengths!r}, must predict one length >= 1 for each request. Correct it.")
+    return lengths.astype(np.int64)
+
+
+class Predictions:
+    """Predicted output lengths under several policies, block by block, in order of arrival."""
+
+    def __init__(self, policies: list[Scheduler | None], root: np.random.SeedSequence) -> None:
+        self.policies = policies
+        self.rngs = {policy: generator(root, Stream.PREDICTIONS) for policy in policies if policy is not None}
+        self.first = 0
+        self.columns: dict[Scheduler, IntArray] = {}
+
+    def receive(self, prompt_tokens: IntArray, output_tokens: IntArray, first: int) -> None:
+        """Predict the requests numbered from `first` on."""
+        self.first = first
+        self.columns = {p: predicted(p, prompt_tokens, output_tokens, rng) for p, rng in self.rngs.items()}
+
+    def of(self, replica: int, index: int) -> int:
+        """What the policy of `replica` is told of request `index`; 0 for a replica without a planner."""
+        policy = self.policies[replica]
+        return 0 if policy is None else int(self.columns[policy][index - self.first])
+
+
+_PER_REQUEST = (
+    "it pauses or orders requests one by one, and the compiled core keeps sums over requests that all decode in step"
+)
+WITHOUT_KERNEL: dict[type, str] = {
+    Wait: f"stages pause class by class: {_PER_REQUEST}",
+    NestedWait: f"segments pause at boundaries: {_PER_REQUEST}",
+    ClassBudgets: "it needs a queue per class, the compiled waiting set is one queue",
+    RandomBudget: "it draws a budget each iteration and evicts with loss of progress, the compiled core recomputes what was generated",
+    ShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
+    HindsightShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
+    AMax: f"the look-ahead needs the bound of every request: {_PER_REQUEST}",
+    AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
+    SortedF: "it searches an order over all waiting requests, offline",
+    Orca: f"decodes pause when prompts use up the budget: {_PER_REQUEST}",
+    Priority: "it needs an ordered waiting set, the compiled one is a queue",
+    UserScheduler: "it is Python",
+}
+"""Policies that only the reference runs, with the reason. All others have a kernel."""
