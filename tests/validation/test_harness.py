@@ -5,7 +5,7 @@ import math
 import pytest
 
 import stability.theory.moments as moments_module
-from stability.theory import eviction, footprint, solve
+from stability.theory import eviction, footprint, gate, solve, surplus
 from validation.cases import Case, matrix
 from validation.cells import Cell, Status, Task, measured, shown, with_expectations
 from validation.expected import REASONS, expected, listed
@@ -23,7 +23,7 @@ def capacity_of(case: Case) -> Cell:
 @pytest.fixture(autouse=True)
 def _fresh_caches():
     """Means are cached by law: a broken formula must not see, nor leave, values of the whole one."""
-    caches = (moments_module.moments, eviction.surplus, eviction.discretisation)
+    caches = (moments_module.moments, surplus.surplus)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -104,5 +104,5 @@ def test_missing_eviction_term_fails(monkeypatch: pytest.MonkeyPatch) -> None:
             free_tokens=found.free_tokens,
         )
 
-    monkeypatch.setattr(eviction, "evictions", without)
+    monkeypatch.setattr(gate, "evictions", without)
     assert capacity_of(GATE).status is Status.FAIL
