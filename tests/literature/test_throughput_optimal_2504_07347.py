@@ -91,3 +91,17 @@ def test_sarathi_on_the_boundary() -> None:
     result = simulate(fleet, workload, horizon_s=1000.0)
     assert result.arrived == 2140
     assert 2030 <= result.completed <= 2046  # the paper: 2038 of 2139
+
+
+@pytest.mark.parametrize(
+    ("policy", "finish_s"),
+    [(Orca(gate=False), [3.0, 5.0, 5.0, 3.0, 4.0]), (Sarathi(gate=False), [3.0, 5.0, 4.0, 3.0, 5.0])],
+    ids=repr,
+)
+def test_who_waits_when_the_budget_is_short(policy: object, finish_s: list[float]) -> None:
+    """Figure 8 at b_max = 4. Orca, round 1: prompts D and E, decodes A and B; C pauses and ends a round later. Sarathi, round 1:
+    A, B, C and the prompt of D; E gets its prompt in round 3, when A is done.
+    """
+    requests = requests_at([0.0, 0.0, 0.0, 0.5, 0.5], 1, [3, 5, 4, 2, 2])
+    run = run_slots(policy, requests, 1, law=IterationTime(base_s=1.0), budget=4)  # type: ignore[arg-type]
+    assert [job.finish_s for job in run.requests] == finish_s
