@@ -50,14 +50,16 @@ def test_boundary_of_work_conserving_disciplines(policy: object, load: float) ->
 
 
 def test_prompts_first_and_decodes_first_diverge_below_the_boundary() -> None:
-    """At 0.9, in batches of one kind: decodes alone do not fill 512 tokens, while prompts wait (FasterTransformer)."""
+    """At 0.9, in batches of one kind, decodes alone do not fill 512 tokens: prompts pile up behind them (FasterTransformer), or
+    decodes behind prompts (vLLM before chunked prefill)."""
     until_s = 60.0
     requests = evenly(0.9 * CAPACITY_PER_S / 200, until_s, 100, 100)
     backlog = {}
-    for policy in (Sarathi(gate=False), DecodeFirst(gate=False)):
+    for policy in (Sarathi(gate=False), DecodeFirst(gate=False), PrefillFirst(gate=False)):
         run = run_slots(policy, requests, 1, law=LAW, budget=512, horizon_s=until_s)
         backlog[type(policy)] = backlog_tokens(requests, sum(s.scheduled_tokens for s in steps_of(run)), until_s)
     assert backlog[DecodeFirst] > 10 * backlog[Sarathi]
+    assert backlog[PrefillFirst] > 3 * backlog[Sarathi]
     assert backlog[DecodeFirst] > 0.5 * 0.9 * CAPACITY_PER_S * until_s
 
 
