@@ -50,14 +50,16 @@ def test_boundary_of_work_conserving_disciplines(policy: object, load: float) ->
 
 
 def test_prompts_first_and_decodes_first_diverge_below_the_boundary() -> None:
-    """At 0.9, in batches of one kind: decodes alone do not fill 512 tokens, while prompts wait (FasterTransformer)."""
+    """At 0.9, in batches of one kind, decodes alone do not fill 512 tokens: prompts pile up behind them (FasterTransformer), or
+    decodes behind prompts (vLLM before chunked prefill)."""
     until_s = 60.0
     requests = evenly(0.9 * CAPACITY_PER_S / 200, until_s, 100, 100)
     backlog = {}
-    for policy in (Sarathi(gate=False), DecodeFirst(gate=False)):
+    for policy in (Sarathi(gate=False), DecodeFirst(gate=False), PrefillFirst(gate=False)):
         run = run_slots(policy, requests, 1, law=LAW, budget=512, horizon_s=until_s)
         backlog[type(policy)] = backlog_tokens(requests, sum(s.scheduled_tokens for s in steps_of(run)), until_s)
     assert backlog[DecodeFirst] > 10 * backlog[Sarathi]
+    assert backlog[PrefillFirst] > 3 * backlog[Sarathi]
     assert backlog[DecodeFirst] > 0.5 * 0.9 * CAPACITY_PER_S * until_s
 
 
@@ -91,3 +93,17 @@ def test_sarathi_on_the_boundary() -> None:
     result = simulate(fleet, workload, horizon_s=1000.0)
     assert result.arrived == 2140
     assert 2030 <= result.completed <= 2046  # the paper: 2038 of 2139
+
+
+@pytest.mark.parametrize(
+    ("policy", "finish_s"),
+    [(Orca(gate=False), [3.0, 5.0, 5.0, 3.0, 4.0]), (Sarathi(gate=False), [3.0, 5.0, 4.0, 3.0, 5.0])],
+    ids=repr,
+)
+def test_who_waits_when_the_budget_is_short(policy: object, finish_s: list[float]) -> None:
+    """Figure 8 at b_max = 4. Orca, round 1: prompts D and E, decodes A and B; C pauses and ends a round later. Sarathi, round 1:
+    A, B, C and the prompt of D; E gets its prompt in round 3, when A is done.
+    """
+    requests = requests_at([0.0, 0.0, 0.0, 0.5, 0.5], 1, [3, 5, 4, 2, 2])
+    run = run_slots(policy, requests, 1, law=IterationTime(base_s=1.0), budget=4)  # type: ignore[arg-type]
+    assert [job.finish_s for job in run.requests] == finish_s

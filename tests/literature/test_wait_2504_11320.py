@@ -250,3 +250,14 @@ def test_nested_survivors_pause_at_the_boundary() -> None:
     assert [step.used_blocks for step in steps] == [6, 6 + 9, 6 + 9 + 6, 6 + 9 + 12 + 3]
     assert [job.finish_s for job in run.requests[::3]][:3] == [11.0, 21.0, 31.0]
     assert math.isnan(run.requests[1].finish_s)
+
+
+def test_classes_without_a_full_threshold_pause() -> None:
+    """n = (2, 1): class 1 goes ahead whenever one waits; the pair of class 0 pauses with its KV until two more have come."""
+    requests = requests_at([0, 0, 1, 2, 5, 5], 3, [2, 2, 1, 1, 2, 2], [0, 0, 1, 1, 0, 0])
+    run = run_slots(Wait((2, 1)), requests, 60)
+    steps = steps_of(run)
+    assert [step.start_s for step in steps] == [0.0, 1.0, 2.0, 5.0]
+    assert [step.scheduled_requests for step in steps] == [2, 1, 1, 4]
+    assert [step.used_blocks for step in steps] == [6, 6 + 3, 6 + 3, 8 + 6]
+    assert [job.finish_s for job in run.requests[:4]] == [6.0, 6.0, 2.0, 3.0]

@@ -76,12 +76,11 @@ def admissible(
     chosen: list[RequestView] = []
     for request in waiting:
         held, end = request.prompt_tokens - 1, length(request)
-        if not forecast.fits(held, end) and (running or chosen):
+        full = len(running) + len(chosen) >= state.max_num_seqs
+        if full or (not forecast.fits(held, end) and (running or chosen)):
             break
         forecast.add(held, end)
         chosen.append(request)
-        if len(running) + len(chosen) >= state.max_num_seqs:
-            break
     return chosen
 
 
