@@ -133,7 +133,7 @@ class AMin(Scheduler):
 
 @dataclass(frozen=True, slots=True)
 class SortedF(Scheduler):
-    """Sorted-F (arXiv 2508.06133): batches X of least F(X) = sum of outputs / |X|**2 among those with sum (s + o) <= M, in turn.
+    """Sorted-F (arXiv 2508.06133): batches of least (sum of outputs)/(size squared) among those with sum (s + o) <= M, in turn.
 
     The order is made for all waiting requests whenever new ones have arrived; within a batch, shorter outputs first.
 
