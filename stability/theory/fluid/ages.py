@@ -56,7 +56,7 @@ class AgeTable:
         return AgeTable(read_only(total), self.width)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def age_table(
     lengths: Lengths, chunk: int, block_size: int = 1, max_output_tokens: int | None = None, width: int = 1
 ) -> AgeTable:

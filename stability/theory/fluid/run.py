@@ -187,8 +187,7 @@ def _waits(time_s: FloatArray, arrived: FloatArray, admitted: FloatArray, waitin
     """Time until as many were admitted as have arrived, first come, first served; infinite beyond the end."""
     found = np.zeros_like(arrived)
     for i in range(arrived.shape[1]):
-        inside = admitted[:, i] + np.arange(len(time_s)) * 1e-300
-        at = np.interp(arrived[:, i] * (1 - 1e-9), inside, time_s, right=math.inf)
+        at = np.interp(arrived[:, i] * (1 - 1e-9), admitted[:, i], time_s, right=math.inf)
         found[:, i] = np.where(waiting[:, i] > 1e-9, np.maximum(at - time_s, 0.0), 0.0)
     return found
 
