@@ -86,10 +86,11 @@ def erlang_c(places: float, offered: float) -> float:
     """
     if offered >= places:
         return 1.0
-    from scipy.special import gammaincc
-
-    upper = float(gammaincc(places + 1, offered))
-    blocked = math.exp(places * math.log(offered) - offered - math.lgamma(places + 1)) / upper
+    # The power series of the lower function, which is at most about one half: scipy.special is slow to import.
+    steps = np.arange(50 + 10 * math.sqrt(places))
+    series = 1 + float(np.cumprod(offered / (places + 2 + steps)).sum())
+    last = math.exp(places * math.log(offered) - offered - math.lgamma(places + 1))
+    blocked = last / (1 - last * offered / (places + 1) * series)
     return blocked / (1 - offered / places * (1 - blocked))
 
 

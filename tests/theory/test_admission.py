@@ -127,3 +127,13 @@ def test_waits_near_saturation(lengths: st.lengths.Lengths, memory: int, engine:
     assert baseline.ttft_mean_s < 0.7 * found.ttft_mean_s
     with pytest.raises(st.InputError, match="wait"):
         st.latency(fleet, workload, wait="poisson")
+
+
+@given(places=hyp.floats(0.01, 1e5), share=hyp.floats(0.01, 0.9999))
+def test_erlang_c_is_that_of_the_incomplete_gamma_function(places: float, share: float) -> None:
+    from scipy.special import gammaincc
+
+    offered = share * places
+    last = math.exp(places * math.log(offered) - offered - math.lgamma(places + 1))
+    blocked = last / float(gammaincc(places + 1, offered))
+    assert erlang_c(places, offered) == pytest.approx(blocked / (1 - share * (1 - blocked)), rel=1e-9, abs=1e-200)
