@@ -6,7 +6,7 @@ psi'(0) = -E[s], so a second root theta > 0 exists iff E[s] > 0, and the depth o
 :math:`\psi(\beta) = (\beta - \theta)\,\chi(\beta)`, chi the exponent of the ascending ladder heights, follow p0, p1 and the slack.
 
 Assumptions: constant number decoding, Poisson completions. **Approximation** of the engine; exact for the walk. What an iteration
-in discrete time changes (the factor C(y)) is computed numerically from the same factors in `stability.theory.eviction`.
+in discrete time changes is computed numerically, on a lattice, in `stability.theory.excursions`.
 """
 
 from __future__ import annotations
