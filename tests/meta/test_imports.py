@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,21 @@ def test_tests_run_against_the_checkout(root: Path) -> None:
     assert Path(stability.__file__).is_relative_to(root)
 
 
-def test_public_module_only_re_exports(root: Path) -> None:
-    lines = (root / "stability" / "__init__.py").read_text(encoding="utf-8").split('"""', 2)[2].splitlines()
-    statements = [line for line in lines if line.strip()]
-    assert all(line.startswith("from .") and " as " in line for line in statements), (
-        "stability/__init__.py must hold nothing but `from .x import Name as Name`."
+def test_public_names_are_re_exports_and_nothing_else(root: Path) -> None:
+    lines = (root / "stability" / "__init__.pyi").read_text(encoding="utf-8").splitlines()
+    statements = [line for line in lines if line.strip() and not line.startswith("#")]
+    assert all(re.fullmatch(r"from \.\S* import (\w+) as \1", line) for line in statements), (
+        "stability/__init__.pyi must hold nothing but `from .x import Name as Name`."
     )
+
+
+def test_every_public_name_can_be_the_first_that_is_used(root: Path) -> None:
+    code = (
+        "import sys, stability\n"
+        "for name in dir(stability):\n"
+        "    for module in [m for m in sys.modules if m.split('.')[0] == 'stability']:\n"
+        "        del sys.modules[module]\n"
+        "    import stability\n"
+        "    getattr(stability, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

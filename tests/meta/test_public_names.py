@@ -23,9 +23,9 @@ RESULT_PACKAGES = ("theory", "evidence", "control")
 
 def public_objects(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """(dotted name, object) of the names a module re-exports, submodules walked as well."""
-    for name, value in sorted(vars(module).items()):
-        if name.startswith("_") or not re.search(rf"\bas {name}\b", inspect.getsource(module)):
-            continue
+    names = set(getattr(module, "__all__", ())) or re.findall(r"\bimport (\w+) as \1\b", inspect.getsource(module))
+    for name in sorted(names):
+        value = getattr(module, name)
         label = f"{module.__name__}.{name}"
         if inspect.ismodule(value):
             yield from ((f"{label}.{n.rpartition('.')[2]}", v) for n, v in public_objects(value))

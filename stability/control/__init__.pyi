@@ -1,0 +1,1 @@
+from . import uncertainty as uncertainty
