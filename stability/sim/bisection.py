@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from ..model.workload import Workload
 from ..policies.routers import Router
 from .capacity import measured_capacity
 from .engine import simulate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_TRIALS = 50
 FIRST_GUESS = (0.9, 1.1)
@@ -82,6 +86,12 @@ class BisectedCapacity(Tabular):
         ]
         rows += [(f"{t.rate_per_s:.5g} requests/s", f"{t.verdict} after {t.requests} requests") for t in self.trials]
         return [*rows, ("stopped because", self.reason or "the bracket is narrow enough"), ("seed", f"{self.seed}")]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The rates tried, in order, with their verdicts, on `ax` (a new figure without it)."""
+        from ..plots.bisection import plot_bisection
+
+        return plot_bisection(self, ax)
 
 
 def capacity_by_bisection(

@@ -22,6 +22,7 @@ from .engine import simulate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,12 @@ class RouterComparison(Tabular):
         import pandas as pd
 
         return pd.DataFrame([{name: getattr(item, name) for name in item.__slots__} for item in self.outcomes])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Time to first token of each router, mean and 99 %, on `ax` (a new figure without it)."""
+        from ..plots.routers import plot_routers
+
+        return plot_routers(self, ax)
 
 
 def compare_routers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from ..errors import InputError
@@ -16,6 +16,9 @@ from .analyze import analyze, peak_window_s
 from .latency import LatencyReport, latency, rate_within
 from .levers import Lever, levers, replicas_needed
 from .report import StabilityReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DEFAULT_HEADROOM = 0.1
 """Headroom for which replicas are counted when the plan states none."""
@@ -139,6 +142,12 @@ class CheckResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe mapping, tagged with its schema."""
         return {"schema": "stability/check/1", "exit_code": self.exit_code, **json_safe(self)}
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Load of each resource in each pool on `ax`; in a new figure without it, with the capacity under each change."""
+        from ..plots.check import plot_check
+
+        return plot_check(self, ax)
 
 
 def check(fleet: Fleet, workload: Workload, targets: Targets | None = None) -> CheckResult:

@@ -121,7 +121,7 @@ class Transient(Tabular):
         """The path on `ax`, or in panels, with the disturbance shaded."""
         axes = self.path.plot(ax)
         end_s = min(self.end_s, float(self.path.time_s[-1]))
-        axes.axvspan(self.begin_s, end_s, color="#999999", alpha=0.2, linewidth=0)
+        axes.axvspan(self.begin_s, end_s, color="#8C8C8C", alpha=0.2, linewidth=0)
         return axes
 
 
