@@ -13,7 +13,17 @@ import numpy as np
 
 
 class Verdict(Enum):
-    """Whether a fleet is stable. There is no truth value: UNDETERMINED is neither."""
+    """Whether a fleet is stable. There is no truth value: UNDETERMINED is neither.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Verdict.STABLE is st.Verdict("stable")
+    True
+    >>> bool(st.Verdict.UNDETERMINED)
+    Traceback (most recent call last):
+    TypeError: UNDETERMINED has no truth value, must be compared. Write `verdict is Verdict.STABLE`.
+    """
 
     STABLE = "stable"
     UNSTABLE = "unstable"

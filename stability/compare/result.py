@@ -53,6 +53,10 @@ class PolicyOutcome:
         Capacity in theory, where it has one.
     capacity_note : str
         Why it has none, else the verdict at this rate.
+
+    Examples
+    --------
+    See :func:`stability.compare_schedulers`.
     """
 
     name: str
@@ -88,6 +92,10 @@ class SchedulerComparison:
         Mean latency of a request alone on an empty replica: no scheduler is below it. None where the fleet's pools differ or the
         law is not affine.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.compare_schedulers`.
     """
 
     schema: ClassVar[str] = "stability/scheduler-comparison/1"

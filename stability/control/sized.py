@@ -45,6 +45,10 @@ class SizedPool:
         Inter-token latency, s.
     ttft_mean_s, ttft_p99_s : float or None
         Time to first token, s; None unless there is a target for it.
+
+    Examples
+    --------
+    See :func:`stability.cheapest_fleet`.
     """
 
     name: str
@@ -101,6 +105,10 @@ class SizedFleet(Tabular):
     costs_per_hour : (n_windows,) ndarray
         Price of the replicas in each window.
     assumptions : tuple of str
+
+    Examples
+    --------
+    See :func:`stability.cheapest_fleet`.
     """
 
     schema: ClassVar[str] = "stability/sizing/1"

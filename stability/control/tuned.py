@@ -53,6 +53,10 @@ class PoolTuning:
         The recommendation as a plan has it.
     notes : tuple of str
         What the figures rest on.
+
+    Examples
+    --------
+    See :func:`stability.tune`.
     """
 
     pool: str
@@ -172,6 +176,10 @@ class TuningResult(Tabular):
         Capacity of the whole fleet, now and with the recommended settings, 1/s.
     targets : Targets
         What was asked besides capacity.
+
+    Examples
+    --------
+    See :func:`stability.tune`.
     """
 
     schema = "stability/tuning/1"

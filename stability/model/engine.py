@@ -50,6 +50,15 @@ class Engine:
     ------
     InputError
         If a setting breaks its rule.
+
+    Examples
+    --------
+    1000 tokens are 62 whole blocks of 16; a tenth of 62 + 1 blocks is kept free, rounded down:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=64, watermark=0.1)
+    >>> engine.capacity_blocks(1000), engine.watermark_blocks(1000)
+    (62, 6)
     """
 
     max_num_seqs: int = 256

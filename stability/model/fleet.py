@@ -22,6 +22,21 @@ class Barrier:
         Data-parallel workers of one group.
     sync_s : float >= 0
         Time of the barrier itself, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Two groups of eight workers:
+
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> pool = st.Pool("decode", replica, 16, role="decode", coupling=st.Barrier(workers=8))
+    >>> pool.replicas // pool.coupling.workers
+    2
     """
 
     workers: int
@@ -50,6 +65,18 @@ class Pool:
         Whether replicas iterate on their own or in lock-step groups.
     weight : float >= 0, optional
         Share of the arrivals under a stated split, up to a factor; without it arrivals follow capacity.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000, gpus=2)
+    >>> st.Fleet([st.Pool("chat", replica, 3), st.Pool("batch", replica)]).gpus  # (3 + 1) * 2
+    8
     """
 
     name: str
@@ -92,6 +119,20 @@ class Link:
         Total bandwidth, bytes/s.
     latency_s : float >= 0
         Added to each transfer, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    10 000 tokens of 128 kiB take a second on this link:
+
+    >>> import stability as st
+    >>> link = st.Link("prefill", "decode", bandwidth_bytes_per_s=10_000 * 131_072)
+    >>> 10_000 * 131_072 / link.bandwidth_bytes_per_s
+    1.0
     """
 
     source: str
@@ -119,6 +160,14 @@ class Fleet:
     ------
     InputError
         If names repeat, a link leads nowhere, or only some pools have a weight.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> fleet = st.Fleet([st.Pool("chat", replica, 3), st.Pool("batch", replica, 1)])
+    >>> fleet.replicas, st.Fleet.of(replica, 8).replicas
+    (4, 8)
     """
 
     pools: tuple[Pool, ...]

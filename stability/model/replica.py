@@ -31,6 +31,18 @@ class Replica:
         Price of the whole replica, in any currency.
     notes : tuple of str
         Where the numbers came from, for reports.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> replica.capacity_blocks, replica.usable_kv_tokens  # 62 blocks of 16 tokens
+    (62, 992)
     """
 
     iteration: IterationLaw

@@ -21,6 +21,17 @@ class Targets:
         Mean time to first token, s.
     headroom : float in [0, 1), optional
         Share of the capacity that is to stay free.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Targets(itl_s=0.05, headroom=0.1)
+    Targets(itl_s=0.05, ttft_p99_s=None, ttft_mean_s=None, headroom=0.1)
     """
 
     itl_s: float | None = None

@@ -32,6 +32,19 @@ class RequestClass:
         Output limit that reservation admission sets aside; without it each request's own output length.
     cached_prefix_tokens : int >= 0
         Leading prompt tokens found in the prefix cache.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(50))
+    >>> chat = st.RequestClass("chat", rate_per_s=12.0, lengths=lengths, value=2.0)
+    >>> chat.mean_rate_per_s, chat.with_rate(6.0).mean_rate_per_s
+    (12.0, 6.0)
     """
 
     name: str
@@ -88,9 +101,27 @@ class Workload:
     arrivals : Poisson, Renewal or Replay
         Spacing of the superposed arrivals.
 
+    Raises
+    ------
+    InputError
+        If names repeat, no rate is positive, or schedules and replays do not fit together.
+
     Notes
     -----
     Usually built by `Workload.poisson`, `Workload.renewal`, `Workload.scheduled` or `Workload.from_requests`.
+
+    Examples
+    --------
+    Three chats for every summary; at twice the rate the mix stays:
+
+    >>> import stability as st
+    >>> short = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(50))
+    >>> long = st.lengths.Independent(st.lengths.Constant(900), st.lengths.Constant(50))
+    >>> mix = st.Workload([st.RequestClass("chat", 3.0, short), st.RequestClass("summary", 1.0, long)])
+    >>> mix.rate_per_s, mix.lengths.prompt_mean_tokens  # (3*100 + 900)/4
+    (4.0, 300.0)
+    >>> mix.scaled(factor=2.0).rates_per_s.tolist()
+    [6.0, 2.0]
     """
 
     classes: tuple[RequestClass, ...]

@@ -40,6 +40,10 @@ class RateTrial:
         Arrivals of the longest run at this rate.
     reason : str
         Of the verdict.
+
+    Examples
+    --------
+    See :func:`stability.capacity_by_bisection`.
     """
 
     rate_per_s: float
@@ -63,6 +67,10 @@ class BisectedCapacity(Tabular):
     reason : str
         Why the bracket is wider than asked for; empty otherwise.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.capacity_by_bisection`.
     """
 
     schema = "stability/bisected-capacity/1"
@@ -143,6 +151,18 @@ def capacity_by_bisection(
     ------
     InputError
         If an argument breaks its rule.
+
+    Examples
+    --------
+    Eight slots and eighty iterations of 10 ms: ten requests/s.
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> found = st.capacity_by_bisection(fleet, st.Workload.poisson(1.0, lengths), low=5.0, high=15.0, tolerance=0.7, rng=1)
+    >>> found.stable_per_s, found.unstable_per_s
+    (5.0, 15.0)
     """
     tolerance = check_number("tolerance", tolerance, above=0, below=1)
     requests_per_run = check_integer("requests_per_run", requests_per_run, at_least=MOST_BLOCKS)

@@ -32,6 +32,10 @@ class RequestRecords:
     prompt_tokens, output_tokens, request_class, preemptions : int
     replica : int
         Index over all pools in order; -1 for requests turned away.
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     arrival_s: FloatArray
@@ -65,6 +69,10 @@ class ReplicaRecords:
     busy_share : float
         Share of the time spent in steps.
     completed, preemptions, steps : int
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     pool: IntArray
@@ -141,6 +149,10 @@ class SimulationResult:
     ttft_counts : (n_bins,) array of int
         Histogram of the time to first token behind `ttft_quantile_s`, 128 bins an octave from 2**-40 s; empty when requests
         were kept.
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     throughput_per_s: float

@@ -47,6 +47,10 @@ class RouterOutcome:
         Share of the workers' time spent at the barrier; None for independent replicas.
     overloaded : bool or None
         Whether the backlog grew as at no load <= 1; None where it is not tested (closed loops, barrier groups).
+
+    Examples
+    --------
+    See :func:`stability.compare_routers`.
     """
 
     router: str
@@ -71,6 +75,10 @@ class RouterComparison(Tabular):
     concurrency : int or None
         Requests in the system of a closed loop.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.compare_routers`.
     """
 
     outcomes: tuple[RouterOutcome, ...]

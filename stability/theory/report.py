@@ -57,6 +57,10 @@ class PoolReport:
         Mean requests resident per replica.
     evictions_per_request : float
         Evictions per request at capacity; fewer below it.
+
+    Examples
+    --------
+    See :func:`stability.analyze`.
     """
 
     name: str
@@ -119,6 +123,10 @@ class StabilityReport:
     references : tuple of str
     peak : StabilityReport or None
         The same at the peak window of a rate schedule.
+
+    Examples
+    --------
+    See :func:`stability.analyze`.
     """
 
     verdict: Verdict

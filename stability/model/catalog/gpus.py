@@ -36,6 +36,15 @@ class Gpu:
         Other spellings.
     source : str
         Where the numbers come from.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    See :func:`stability.catalog.gpu`.
     """
 
     name: str

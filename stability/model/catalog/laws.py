@@ -30,6 +30,10 @@ class FitQuality:
         Mean absolute error over the measured time.
     max_error : float
         Largest error over the measured time.
+
+    Examples
+    --------
+    See :func:`stability.catalog.find_law`.
     """
 
     r2: float
@@ -66,6 +70,10 @@ class LawRecord:
         Range or peculiarity of the fit.
     source : str
         Where the numbers come from.
+
+    Examples
+    --------
+    See :func:`stability.catalog.find_law`.
     """
 
     gpu: str

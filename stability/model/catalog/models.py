@@ -43,6 +43,15 @@ class Model:
         Other spellings, and models of the same shape.
     source : str
         Where the numbers come from.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    See :func:`stability.catalog.model`.
     """
 
     name: str

@@ -28,6 +28,11 @@ class IterationTime(IterationLaw):
     per_prefill_context_s : float >= 0
         Per unit of prefill attention work, chunk * (past + chunk/2) (ca), s.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> law = IterationTime(base_s=0.01, per_prefill_token_s=1e-4)

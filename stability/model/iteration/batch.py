@@ -25,6 +25,13 @@ class BatchLaw(IterationLaw):
     ----------
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.Hinge(base_s=0.01, per_token_s=1e-4, threshold_tokens=100)
+    >>> isinstance(law, st.iteration.BatchLaw), float(law.of_batch_s(200))  # 10 ms + 100 tokens of 0.1 ms
+    (True, 0.02)
     """
 
     per_kv_token_s: float = 0.0
@@ -70,6 +77,18 @@ class Hinge(BatchLaw):
         Where the batch starts to cost, tokens.
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.Hinge(base_s=0.01, per_token_s=1e-4, threshold_tokens=100)
+    >>> law.time_s(0, [50, 100, 200], 0).tolist()
+    [0.01, 0.01, 0.02]
     """
 
     base_s: float
@@ -113,6 +132,11 @@ class Staircase(BatchLaw):
         Batched tokens a tile holds.
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Examples
     --------
@@ -175,6 +199,20 @@ class Roofline(BatchLaw):
         Experts per token over experts.
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Reading the weights takes 10 ms, a token 0.1 ms of arithmetic: beyond 100 tokens arithmetic decides.
+
+    >>> import stability as st
+    >>> law = st.iteration.Roofline(weights_s=0.01, per_token_compute_s=1e-4)
+    >>> law.time_s(0, [1, 100, 200], 0).tolist()
+    [0.01, 0.01, 0.02]
     """
 
     overhead_s: float = 0.0

@@ -27,6 +27,20 @@ class Table(IterationLaw):
         Measured times, s.
     per_prefill_context_s : float >= 0
         Added per unit of prefill attention work, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Measured with 1 and 101 requests decoding; halfway between, the mean of the two:
+
+    >>> import stability as st
+    >>> law = st.iteration.Table([0], [1, 101], [0], [[[0.01], [0.03]]])
+    >>> round(float(law.time_s(0, 51, 0)), 9)
+    0.02
     """
 
     prefill_tokens: tuple[float, ...]

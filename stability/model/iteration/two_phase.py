@@ -21,6 +21,13 @@ class TwoPhase(IterationLaw):
     ----------
     decode, mixed : IterationTime
         The two laws.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.TwoPhase(decode=st.IterationTime(base_s=0.01), mixed=st.IterationTime(base_s=0.03))
+    >>> law.time_s([0, 512], [8, 8], 0).tolist()  # without and with a prompt chunk
+    [0.01, 0.03]
     """
 
     decode: IterationTime

@@ -20,6 +20,17 @@ class Burst:
         How long it lasts, s.
     at_s : float >= 0
         When it begins, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Burst(factor=3.0, duration_s=60.0, at_s=30.0).end_s
+    90.0
     """
 
     factor: float = 2.0
@@ -52,12 +63,26 @@ class Outage:
     until_s : float > at_s
         When as many come back; infinite if they do not, s.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Notes
     -----
     What ran on a lost replica is recomputed on the pool's others, prompt and the tokens generated so far, ahead of their
     queues; what waited on it joins their queues. Where the pool has no others, both wait for its return. New arrivals
     go to the pools that are up; where there are none, they are held until one is. The split stays static: replicas that
     return get their share of the arrivals, not of the queues of others.
+
+    Examples
+    --------
+    Two replicas of a pool stop at 60 s and return two minutes later:
+
+    >>> import stability as st
+    >>> outage = st.Outage(pool="chat", replicas=2, at_s=60.0, until_s=180.0)
+    >>> outage.until_s - outage.at_s
+    120.0
     """
 
     pool: str = ""

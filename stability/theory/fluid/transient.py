@@ -64,6 +64,10 @@ class Transient(Tabular):
         Their share of the arrivals from `shed_from_s` on while the load exceeds 1.
     reason : str
         What happens, in one sentence.
+
+    Examples
+    --------
+    See :func:`stability.transient`.
     """
 
     schema: ClassVar[str] = "stability/transient/1"
