@@ -19,7 +19,7 @@ from ..._types import ArrayLike, FloatArray, IntArray, read_only
 from ...errors import InputError, check_number
 from .continuous import normal_distribution
 from .marginal import MAX_TOKENS, Length
-from .parts import AtomPart, PairFunction, Part, ProductPart
+from .parts import CHUNK, AtomPart, PairFunction, Part, ProductPart
 
 
 class Lengths(ABC):
