@@ -185,7 +185,7 @@ class BalanceRoute(BalanceRouter):
     horizon : int >= 0
         Steps ahead (H); the paper uses 0 and 80.
     alpha, beta : float > 0
-        Weights of gain and penalty; `beta` is the number of workers by default. Not published: see docs/routing.md.
+        Weights of gain and penalty; `beta` is the number of workers by default. Not published: see docs/guides/routing.md.
     decay : float in (0, 1]
         Discount per step (gamma).
     greedy_slots : int >= 0
