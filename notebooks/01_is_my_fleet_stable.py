@@ -33,14 +33,14 @@ report
 # resource says why: one bar beyond 1 is enough.
 
 # %%
-report.plot();
+_ = report.plot()
 
 # %% [markdown]
 # KV memory binds: the cache is full before the GPU is out of time. What would change the answer? `check` tries single changes to the pool that binds.
 
 # %%
 check = st.check(fleet, workload, st.Targets(itl_s=0.05, headroom=0.1))
-check.plot();
+_ = check.plot()
 
 # %% [markdown]
 # A fifth replica makes it stable. It does not meet the target of 50 ms between tokens: a full batch is a slow one. The time between tokens over the rate,
@@ -60,7 +60,7 @@ for count, line in ((5, "--"), (7, "-")):
 axes.axhline(50, color="black", linewidth=0.8)
 axes.axvline(30, color="black", linewidth=0.8, linestyle=":")
 axes.set(xlabel="requests/s", ylabel="time between tokens, ms", ylim=(0, 120))
-axes.legend(frameon=False);
+_ = axes.legend(frameon=False)
 
 # %% [markdown]
 # Seven do: stable, within 50 ms, and with headroom to spare.

@@ -38,7 +38,9 @@ for admission in ("reserve", "prompt_gate", "chunk_gate"):
     gated = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=131_000, engine=setting))
     reports[admission] = st.analyze(gated, workload)
     found = reports[admission]
-    print(f"{admission:12} {found.capacity_per_s:.3f} requests/s, {found.evictions_per_request:.3f} evictions per request")
+    print(
+        f"{admission:12} {found.capacity_per_s:.3f} requests/s, {found.evictions_per_request:.3f} evictions per request"
+    )
 
 # %% [markdown]
 # ## Capacity against headroom
@@ -47,7 +49,7 @@ for admission in ("reserve", "prompt_gate", "chunk_gate"):
 
 # %%
 tuned = st.tune(fleet, workload)
-tuned.pools[0].plot();
+_ = tuned.pools[0].plot()
 
 # %%
 tuned

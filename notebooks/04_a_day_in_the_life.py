@@ -42,7 +42,7 @@ report
 
 # %%
 path = st.transient(fleet, workload)
-path.plot();
+_ = path.plot()
 
 # %%
 path
@@ -55,11 +55,15 @@ path
 # %%
 outage = st.Outage(pool="chat", replicas=1, at_s=18 * 3600.0, until_s=22 * 3600.0)
 broken = st.transient(fleet, workload, outage=outage)
-broken.plot();
+_ = broken.plot()
 
 # %%
-print(f"without the outage: {path.peak_backlog:7.0f} requests waiting at worst, longest wait {path.longest_wait_s / 60:5.1f} min")
-print(f"with it:            {broken.peak_backlog:7.0f} requests waiting at worst, longest wait {broken.longest_wait_s / 60:5.1f} min")
+print(
+    f"without the outage: {path.peak_backlog:7.0f} requests waiting at worst, longest wait {path.longest_wait_s / 60:5.1f} min"
+)
+print(
+    f"with it:            {broken.peak_backlog:7.0f} requests waiting at worst, longest wait {broken.longest_wait_s / 60:5.1f} min"
+)
 
 # %% [markdown]
 # ## A burst

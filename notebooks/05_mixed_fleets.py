@@ -33,7 +33,7 @@ workload = st.Workload([chat, code])
 
 # %%
 region = st.capacity_region(fleet, workload)
-region.plot();
+_ = region.plot()
 
 # %%
 region
@@ -45,7 +45,7 @@ region
 
 # %%
 split = st.optimal_split(fleet, workload)
-split.plot();
+_ = split.plot()
 
 # %%
 split
@@ -65,8 +65,8 @@ sized
 # What headroom costs, as a front:
 
 # %%
-front = st.cost_front(kinds, workload, against="headroom", values=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], targets=targets)
-front.plot();
+front = st.cost_front(kinds, workload, against="headroom", values=[0.0, 0.15, 0.3, 0.45], targets=targets)
+_ = front.plot()
 
 # %% [markdown]
 # ## In overload
@@ -75,7 +75,7 @@ front.plot();
 
 # %%
 plan = st.admission_control(fleet, workload.scaled(factor=3.0))
-plan.plot();
+_ = plan.plot()
 
 # %%
 assert region.factor > 1

@@ -34,7 +34,7 @@ workload = st.Workload.poisson(0.85 * capacity, lengths)
 # %%
 policies = ("engine", "reserve", "prefill-first", "shortest-first")
 compared = st.compare_schedulers(one, workload, policies, requests=400, replications=3, rng=1)
-compared.plot();
+_ = compared.plot()
 
 # %%
 compared
@@ -52,7 +52,7 @@ slow = st.Replica(iteration=law.scaled(2.0), kv_capacity_tokens=40_000, engine=e
 fleet = st.Fleet([st.Pool("fast", replica, 2), st.Pool("slow", slow, 2)])
 mixed = st.Workload.poisson(0.9 * st.capacity_region(fleet, workload).rate_per_s, lengths)
 routers = st.compare_routers(fleet, mixed, requests=10_000, rng=1)
-routers.plot();
+_ = routers.plot()
 
 # %%
 routers
@@ -63,12 +63,14 @@ routers
 
 # %%
 split = st.optimal_split(fleet, mixed)
-weighted = st.policies.WeightedSplit(split.shares.T)
-balanced = st.simulate(fleet, mixed, requests=10_000, router=weighted, rng=1)
+balanced = st.simulate(fleet, mixed, requests=10_000, router=split.router, rng=1)
 balanced
 
 # %%
 outcomes = {outcome.router: outcome for outcome in routers.outcomes}
 assert outcomes["round_robin"].ttft_mean_s > 3 * outcomes["join_shortest_kv"].ttft_mean_s
 assert balanced.ttft_mean_s < outcomes["round_robin"].ttft_mean_s
-assert compared["shortest-first"].samples["latency_mean_s"].mean() <= 1.02 * compared["reserve"].samples["latency_mean_s"].mean()
+assert (
+    compared["shortest-first"].samples["latency_mean_s"].mean()
+    <= 1.02 * compared["reserve"].samples["latency_mean_s"].mean()
+)

@@ -38,7 +38,7 @@ measured = st.measured_capacity(fleet, workload, requests=6_000, replications=3,
 found = st.capacity_by_bisection(fleet, workload, requests_per_run=2_000, most_requests=32_000, tolerance=0.05, rng=1)
 print(f"theory {report.capacity_per_s:.3f}/s, saturated {measured.capacity_per_s:.3f}/s")
 print(f"bisection: stable at {found.stable_per_s:.3f}/s, unstable at {found.unstable_per_s:.3f}/s")
-found.plot();
+_ = found.plot()
 
 # %% [markdown]
 # ## Below capacity
@@ -60,7 +60,7 @@ left.set(xlabel="load", ylabel="time between tokens, ms", ylim=(0, None))
 left.legend(frameon=False)
 right.plot(fine, [100 * item.pools[0].kv_occupancy for item in curve], color="#0072B2")
 right.plot(loads, [100 * run.kv_occupancy for run in simulated], "o", color="#D55E00")
-right.set(xlabel="load", ylabel="KV in use, %", ylim=(0, None));
+_ = right.set(xlabel="load", ylabel="KV in use, %", ylim=(0, None))
 
 # %% [markdown]
 # ## A run over time
@@ -68,12 +68,16 @@ right.set(xlabel="load", ylabel="KV in use, %", ylim=(0, None));
 # At 95 % of capacity the queue breathes; at 110 % it grows.
 
 # %%
-busy = st.simulate(fleet, workload.scaled(rate_per_s=0.95 * report.capacity_per_s), requests=8_000, rng=1, resolution_s=10.0)
-busy.plot();
+busy = st.simulate(
+    fleet, workload.scaled(rate_per_s=0.95 * report.capacity_per_s), requests=8_000, rng=1, resolution_s=10.0
+)
+_ = busy.plot()
 
 # %%
-over = st.simulate(fleet, workload.scaled(rate_per_s=1.1 * report.capacity_per_s), requests=8_000, rng=1, resolution_s=10.0)
-over.plot();
+over = st.simulate(
+    fleet, workload.scaled(rate_per_s=1.1 * report.capacity_per_s), requests=8_000, rng=1, resolution_s=10.0
+)
+_ = over.plot()
 
 # %% [markdown]
 # `python -m validation` does this for thousands of cells, published tables and real runs, and lists every cell that is outside its tolerance.

@@ -44,7 +44,15 @@ def schema_page() -> str:
     parts += ["(`stability schema` prints it for editors). [Plan files](plans.md) explains them.", ""]
     parts += ["## Plan", "", *_keys(schema)]
     for name, section in sorted(schema["$defs"].items()):
-        parts += ["", f"(plan-{_short(name)})=", "", f"## {_short(name)}", "", _cell(section.get("description", "")), ""]
+        parts += [
+            "",
+            f"(plan-{_short(name)})=",
+            "",
+            f"## {_short(name)}",
+            "",
+            _cell(section.get("description", "")),
+            "",
+        ]
         parts += _keys(section) if section.get("properties") else [f"{_type(section)}."]
     return "\n".join(parts) + "\n"
 

@@ -95,10 +95,16 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        from matplotlib import rc_context
+        from matplotlib import rcParams
 
-        with rc_context(settings()):
+        # Not `rc_context`: it would also take back what a notebook's backend sets when the first figure loads it.
+        ours = settings()
+        theirs = {name: rcParams[name] for name in ours}
+        rcParams.update(ours)
+        try:
             return draw(*args, **kwargs)
+        finally:
+            rcParams.update(theirs)
 
     return drawn
 

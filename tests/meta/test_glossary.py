@@ -49,7 +49,9 @@ def test_every_glossary_name_exists_in_code(root: Path) -> None:
     entries = glossary(root)
     assert len(entries) > 25
     missing = sorted(set(entries) - code_names())
-    assert not missing, f"docs/reference/glossary.md lists {missing}, which no public name uses. Rename or drop the rows."
+    assert not missing, (
+        f"docs/reference/glossary.md lists {missing}, which no public name uses. Rename or drop the rows."
+    )
 
 
 def test_units_in_names_agree_with_the_glossary(root: Path) -> None:

@@ -225,7 +225,9 @@ def symbol_of(item: sp.Symbol | str) -> sp.Symbol:
         return item
     found = [symbol for symbol in QUANTITIES if str(symbol) == item]
     if not found:
-        raise InputError(f"{item!r} is no symbol of the theory, must be one of docs/reference/glossary.md. Spell it as there.")
+        raise InputError(
+            f"{item!r} is no symbol of the theory, must be one of docs/reference/glossary.md. Spell it as there."
+        )
     return found[0]
 
 

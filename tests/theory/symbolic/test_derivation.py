@@ -66,7 +66,9 @@ def test_symbols_are_those_of_the_glossary(root: Path) -> None:
     for latex, unit in known.items():
         if latex == "G":
             continue  # workers of a barrier group in the glossary, where no derivation goes
-        assert printed[latex].unit == unit, f"{latex} has unit {printed[latex].unit}, in docs/reference/glossary.md {unit}."
+        assert printed[latex].unit == unit, (
+            f"{latex} has unit {printed[latex].unit}, in docs/reference/glossary.md {unit}."
+        )
 
 
 def test_lambdify_takes_floats_and_arrays_and_is_compiled_once() -> None:
