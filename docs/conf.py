@@ -17,7 +17,7 @@ extensions = [
     "numpydoc",
     "generated",
 ]
-exclude_patterns = ["_build", "_ext", "_templates", "conf.py"]
+exclude_patterns = ["_build", "_ext", "_generated", "_templates", "conf.py"]
 templates_path = ["_templates"]
 suppress_warnings = ["toc.empty_glob"]  # folders of guides may be empty
 
@@ -35,6 +35,9 @@ nb_merge_streams = True
 
 # Public names
 autosummary_generate = True
+autosummary_filename_map = {  # functions and classes that differ in case only, on file systems that ignore it
+    f"stability.{name}": f"stability.{name}-function" for name in ("replica", "transient", "catalog.gpu", "catalog.model")
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 numpydoc_show_class_members = False

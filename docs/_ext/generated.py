@@ -101,17 +101,28 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|")
 
 
+def included(name: str) -> str:
+    """A page of the checkout's root with its links as they lead from `docs`."""
+    text = (DOCS.parent / name).read_text(encoding="utf-8")
+    text = text.replace("](docs/", "](").replace("](LICENSE)", "](path:../LICENSE)")
+    for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        text = text.replace(f"]({page})", f"]({page.lower()})")
+    return text.replace("](README.md", "](index.md")
+
+
 def write_pages(app: Sphinx, config: Config) -> None:  # noqa: ARG001
     """Write what is made from the code, where it changed."""
     _write(DOCS / "reference" / "cli.md", cli_page())
     _write(DOCS / "reference" / "schema.md", schema_page())
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        _write(DOCS / "_generated" / name, included(name))
     target = DOCS / "notebooks"
-    target.mkdir(exist_ok=True)
     for script in sorted((DOCS.parent / "notebooks").glob("[0-9]*.py")):
         _write(target / script.name, script.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
