@@ -1,11 +1,15 @@
 """Sphinx configuration: `pip install ".[docs]" && sphinx-build -W docs docs/_build`."""
 
+import os
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "_ext")]
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(DOCS.parent), os.environ.get("PYTHONPATH")])
+)  # of notebooks
 
 project = "llm-stability"
 version = release = installed_version("llm-stability")
@@ -19,7 +23,6 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "_generated", "_templates", "conf.py"]
 templates_path = ["_templates"]
-suppress_warnings = ["toc.empty_glob"]  # folders of guides may be empty
 
 # Markdown
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -36,11 +39,13 @@ nb_merge_streams = True
 # Public names
 autosummary_generate = True
 autosummary_filename_map = {  # functions and classes that differ in case only, on file systems that ignore it
-    f"stability.{name}": f"stability.{name}-function" for name in ("replica", "transient", "catalog.gpu", "catalog.model")
+    f"stability.{name}": f"stability.{name}-function"
+    for name in ("replica", "transient", "catalog.gpu", "catalog.model")
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+nitpicky = True
 
 html_theme = "alabaster"
 html_static_path = ["_static"]

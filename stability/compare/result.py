@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._result import html_table, json_safe, no_truth, text_table
+from .._result import Described, html_table, json_safe, no_truth, text_table
 from .._types import FloatArray
 from ..errors import check_choice
 from ..evidence.comparison import Comparison
@@ -33,7 +33,7 @@ METRICS: dict[str, tuple[str, float, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyOutcome:
+class PolicyOutcome(Described):
     """One scheduler over all replications.
 
     Attributes

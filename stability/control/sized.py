@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._result import Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from .._types import FloatArray, IntArray
 from ..errors import InputError
 from ..model.candidate import Candidate
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SizedPool:
+class SizedPool(Described):
     """The replicas of one candidate. Load and latencies are those of the window in which they are greatest.
 
     Attributes

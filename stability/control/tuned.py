@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._result import Tabular, html_table, json_safe, rate, seconds, text_table
+from .._result import Described, Tabular, html_table, json_safe, rate, seconds, text_table
 from ..errors import unknown_name
 from ..model.targets import Targets
 from ..theory.latency import PoolLatency
@@ -24,7 +24,7 @@ SELDOM = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolTuning:
+class PoolTuning(Described):
     """One pool's engine, now and recommended. Rates are of the whole pool.
 
     Attributes

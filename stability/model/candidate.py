@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .._result import Described
 from ..errors import InputError, NotModelledError, check_integer, check_number
 from .fleet import Fleet, Pool
 from .replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Described):
     """A kind of replica (GPU type, parallelism and engine settings) that a fleet may hold some of.
 
     Parameters

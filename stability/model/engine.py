@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from .._result import Described
 from .._types import FloatArray
 from ..errors import InputError, check_choice, check_integer, check_number
 
@@ -25,7 +26,7 @@ class Scheduler(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Described):
     """Settings of a continuous-batching engine; the defaults are vLLM's.
 
     Parameters

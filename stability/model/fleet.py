@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .._result import Described, html_table
 from ..errors import InputError, check_choice, check_integer, check_number
 from .replica import Replica
 
@@ -48,7 +49,7 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Described):
     """Equal replicas under one name.
 
     Parameters
@@ -200,6 +201,27 @@ class Fleet:
     def of(cls, replica: Replica, count: int = 1, *, name: str = "pool") -> Fleet:
         """One pool, called `name`, of `count` copies of `replica`."""
         return cls([Pool(name, replica, count)])
+
+    def _repr_html_(self) -> str:
+        header = ("pool", "replicas", "role", "GPU", "model", "KV tokens", "slots", "token budget", "scheduler")
+        rows = []
+        for pool in self.pools:
+            replica, engine = pool.replica, pool.replica.engine
+            policy = engine.admission if engine.scheduler is None else repr(engine.scheduler)
+            rows.append(
+                (
+                    pool.name,
+                    str(pool.replicas),
+                    pool.role,
+                    replica.gpu or "-",
+                    replica.model or "-",
+                    f"{replica.kv_capacity_tokens}",
+                    f"{engine.max_num_seqs}",
+                    f"{engine.max_num_batched_tokens}",
+                    policy,
+                )
+            )
+        return html_table(rows, header)
 
     @property
     def replicas(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .._result import Described
 from ..errors import InputError, check_integer, check_number
 from .engine import Engine
 from .iteration import IterationLaw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class Replica(Described):
     """One copy of a model on its GPUs.
 
     Parameters

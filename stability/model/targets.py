@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._result import Described
 from ..errors import check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
+class Targets(Described):
     """Limits that a planner states; None where there is none.
 
     Parameters

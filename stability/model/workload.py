@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .._result import Described, html_table
 from .._types import ArrayLike, FloatArray
 from ..errors import InputError, check_integer, check_number
 from .arrivals import Arrivals, Poisson, RateSchedule, Renewal, Replay
@@ -15,7 +16,7 @@ from .lengths import Empirical, Lengths, Mixture
 
 
 @dataclass(frozen=True, slots=True)
-class RequestClass:
+class RequestClass(Described):
     """Requests of one kind.
 
     Parameters
@@ -196,6 +197,20 @@ class Workload:
         rate = replay.rate_per_s
         # All requests at one instant have no rate; saturated simulation ignores it, analysis asks for `.scaled`.
         return cls([RequestClass(name, rate if math.isfinite(rate) else _AT_ONCE, lengths)], replay)
+
+    def _repr_html_(self) -> str:
+        header = ("class", "requests/s", "prompt tokens, mean", "output tokens, mean", "value")
+        rows = [
+            (
+                item.name,
+                f"{item.mean_rate_per_s:.6g}" + (" (schedule)" if isinstance(item.rate_per_s, RateSchedule) else ""),
+                f"{item.lengths.prompt_mean_tokens:.4g}",
+                f"{item.lengths.output_mean_tokens:.4g}",
+                f"{item.value:g}",
+            )
+            for item in self.classes
+        ]
+        return html_table(rows, header, caption=f"{type(self.arrivals).__name__} arrivals")
 
     @property
     def rate_per_s(self) -> float:

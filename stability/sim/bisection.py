@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._result import Tabular, Verdict
+from .._result import Described, Tabular, Verdict
 from ..errors import InputError, check_integer, check_number
 from ..evidence.drift import MOST_BLOCKS, stability_test
 from ..model.arrivals import Poisson, Replay
@@ -29,7 +29,7 @@ WIDEN = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateTrial:
+class RateTrial(Described):
     """One rate tried.
 
     Attributes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._result import html_table, json_safe, text_table
+from .._result import Described, html_table, json_safe, text_table
 from .._types import AnyArray, FloatArray, IntArray
 from ..errors import InputError, check_number
 from ..evidence.intervals import Interval
@@ -22,7 +22,7 @@ SCHEMA = "stability/simulation/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RequestRecords:
+class RequestRecords(Described):
     """Every request that arrived, in order of arrival. Columns of shape (n,); times are NaN where it has not come so far.
 
     Attributes
@@ -53,7 +53,7 @@ class RequestRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReplicaRecords:
+class ReplicaRecords(Described):
     """Every replica over the measured window. Columns of shape (n_replicas,).
 
     Attributes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .._result import Tabular, html_table, percent, rate, seconds, text_table
+from .._result import Described, Tabular, html_table, percent, rate, seconds, text_table
 from ..errors import InputError, check_integer
 from ..model.arrivals import Replay
 from ..model.checks import check_pair
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouterOutcome:
+class RouterOutcome(Described):
     """One router's run.
 
     Attributes

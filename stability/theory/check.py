@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from ..errors import InputError
 from ..model.fleet import Fleet
 from ..model.targets import Targets
@@ -34,7 +34,7 @@ def _latency(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetResult:
+class TargetResult(Described):
     """One stated target.
 
     Attributes

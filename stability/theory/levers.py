@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .._result import Verdict
+from .._result import Described, Verdict
 from ..errors import InputError, check_number
 from ..model.fleet import Barrier, Fleet, Pool
 from ..model.workload import Workload
@@ -15,7 +15,7 @@ from .report import StabilityReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lever:
+class Lever(Described):
     """One change to the binding pool and what it does to the fleet.
 
     Attributes

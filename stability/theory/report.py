@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +22,7 @@ REFERENCES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReport:
+class PoolReport(Described):
     """One pool at its share of the arrivals. Rates are of the whole pool, times of one replica.
 
     Attributes

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import stability
+from stability.model.iteration import IterationLaw
 
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples", "See Also")
 FOREIGN_UNITS = re.compile(r"_(ms|us|ns|sec|secs|seconds|minutes|kb|mb|gb|kib|mib|gib|per_min|per_minute|percent)$")
@@ -218,3 +219,38 @@ def test_results_are_frozen_and_slotted_and_public_ones_keyword_only(label: str,
     if value in OBJECTS.values():
         fields = [f for f in dataclasses.fields(value) if f.init]
         assert all(f.kw_only for f in fields), f"{label} takes positional arguments. Results are keyword-only."
+
+
+PUBLIC_RESULTS = {label: value for label, value in result_classes().items() if value in OBJECTS.values()}
+NOUNS = (
+    "Fleet",
+    "Pool",
+    "Replica",
+    "Engine",
+    "Workload",
+    "RequestClass",
+    "Targets",
+    "Candidate",
+    "lengths.Lengths",
+    "lengths.Length",
+)
+
+
+@pytest.mark.parametrize("label", [*sorted(PUBLIC_RESULTS), *(f"stability.{name}" for name in NOUNS)])
+def test_results_and_nouns_are_tables_in_notebooks(label: str) -> None:
+    value = PUBLIC_RESULTS.get(label, OBJECTS.get(label))
+    assert hasattr(value, "_repr_html_"), (
+        f"{label} has no _repr_html_. Inherit from Tabular or Described of stability/_result.py."
+    )
+    assert inspect.isabstract(value) or "__repr__" in {name for base in value.__mro__[:-1] for name in vars(base)}, (
+        f"{label} has no one-line repr."
+    )
+
+
+@pytest.mark.parametrize(
+    "label", [label for label, v in OBJECTS.items() if inspect.isclass(v) and issubclass(v, IterationLaw)]
+)
+def test_laws_are_formulas_in_notebooks(label: str) -> None:
+    value = OBJECTS[label]
+    if label != "stability.iteration.IterationLaw":
+        assert hasattr(value, "_repr_latex_"), f"{label} has no _repr_latex_. See stability/model/iteration/latex.py."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from ..._result import Described
 from ...errors import check_choice, check_integer
 from ..iteration import IterationLaw, TwoPhase
 from ..iteration.affine import affine
@@ -42,7 +43,7 @@ class FitQuality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LawRecord:
+class LawRecord(Described):
     """A step-time law and its provenance.
 
     Parameters

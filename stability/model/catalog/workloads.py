@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._result import Described
 from ...errors import InputError
 from ..lengths import GaussianCopula, Lengths, ProductPart, Quantiles
 from .files import find, read_text
@@ -45,7 +46,7 @@ class LengthMoments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadRecord:
+class WorkloadRecord(Described):
     """Lengths and mean rate of a published workload.
 
     Parameters

@@ -15,6 +15,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray, IntArray
 from ...errors import InputError, check_integer, check_number
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula, linear, number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,14 @@ class BatchLaw(IterationLaw):
     @abstractmethod
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         """phi(b): the part of the iteration time that depends on `batched_tokens`, s, elementwise."""
+
+    @abstractmethod
+    def latex_batch(self) -> str:
+        """phi(b) in LaTeX, b = P + D."""
+
+    def _repr_latex_(self) -> str:
+        rest = linear(((self.per_kv_token_s, "K"), (self.per_prefill_context_s, "A")))
+        return formula(self.latex_batch(), rest) + r"$,\quad b = P + D$"
 
     @abstractmethod
     def breakpoints(self, most: int) -> IntArray:
@@ -102,6 +111,9 @@ class Hinge(BatchLaw):
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         return self.base_s + self.per_token_s * np.maximum(0.0, as_float(batched_tokens) - self.threshold_tokens)
 
+    def latex_batch(self) -> str:
+        return rf"{number(self.base_s)} + {number(self.per_token_s)} \max(0, b - {number(self.threshold_tokens)})"
+
     def breakpoints(self, most: int) -> IntArray:
         kink = math.floor(self.threshold_tokens)
         return _between(most, (kink, kink + 1))
@@ -158,6 +170,9 @@ class Staircase(BatchLaw):
 
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         return self.base_s + self.per_step_s * np.ceil(as_float(batched_tokens) / self.step_tokens)
+
+    def latex_batch(self) -> str:
+        return rf"{number(self.base_s)} + {number(self.per_step_s)} \lceil b / {number(self.step_tokens)} \rceil"
 
     def breakpoints(self, most: int) -> IntArray:
         last = self.step_tokens * (most // self.step_tokens)
@@ -243,6 +258,14 @@ class Roofline(BatchLaw):
         b = as_float(batched_tokens)
         weights = self.weights_s + self.experts_s * (1.0 - np.power(1.0 - self.expert_share, b))
         return self.overhead_s + self.per_token_s * b + np.maximum(weights, self.per_token_compute_s * b)
+
+    def latex_batch(self) -> str:
+        weights = number(self.weights_s)
+        if self.experts_s:
+            weights += rf" + {number(self.experts_s)} (1 - {number(1 - self.expert_share)}^b)"
+        ahead = linear(((self.overhead_s, ""), (self.per_token_s, "b")))
+        roof = rf"\max({weights},\ {number(self.per_token_compute_s)}\,b)"
+        return roof if ahead == "0" else f"{ahead} + {roof}"
 
     def breakpoints(self, most: int) -> IntArray:
         if self.experts_s > 0:

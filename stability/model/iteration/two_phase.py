@@ -9,6 +9,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray
 from .affine import IterationTime
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,10 @@ class TwoPhase(IterationLaw):
             self.mixed.time_s(prefill_tokens, decode_tokens, kv_tokens, prefill_context),
             self.decode.time_s(prefill_tokens, decode_tokens, kv_tokens, prefill_context),
         )
+
+    def _repr_latex_(self) -> str:
+        cases = rf"{self.decode.latex_sum()} & P = 0 \\ {self.mixed.latex_sum()} & P > 0"
+        return formula(rf"\begin{{cases}} {cases} \end{{cases}}")
 
     def encode(self) -> tuple[int, FloatArray]:
         return int(LawKind.TWO_PHASE), np.array([*self.decode.coefficients, *self.mixed.coefficients])

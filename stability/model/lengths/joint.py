@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..._result import html_table
 from ..._types import ArrayLike, FloatArray, IntArray, read_only
 from ...errors import InputError, check_number
 from .continuous import normal_distribution
@@ -55,6 +56,11 @@ class Lengths(ABC):
     @abstractmethod
     def max_total_tokens(self) -> float:
         """Largest possible prompt + output of one request, tokens (infinite if unbounded)."""
+
+    def _repr_html_(self) -> str:
+        figures = (self.prompt_mean_tokens, self.output_mean_tokens, self.max_prompt_tokens, self.max_output_tokens)
+        names = ("prompt tokens, mean", "output tokens, mean", "longest prompt", "longest output")
+        return html_table([(name, f"{x:.6g}") for name, x in zip(names, figures, strict=True)], caption=repr(self))
 
     def expect(self, function: PairFunction) -> float:
         """E[f(s, o)] for any elementwise `function` of prompt and output arrays.

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..._result import html_table
 from ..._types import ArrayLike, FloatArray, IntArray, dot, read_only
 from ...errors import InputError, check_integer, check_number
 
@@ -57,6 +58,10 @@ class Length(ABC):
     def _table(self) -> tuple[IntArray, FloatArray]:
         values, probabilities = self._tabulate()
         return read_only(values), read_only(probabilities)
+
+    def _repr_html_(self) -> str:
+        figures = [("mean", f"{self.mean:.6g} tokens"), ("standard deviation", f"{self.std:.6g} tokens")]
+        return html_table([*figures, ("longest", f"{self.max_tokens:.6g} tokens")], caption=repr(self))
 
     @property
     def values(self) -> IntArray:

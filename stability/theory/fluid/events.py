@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..._result import Described
 from ...errors import InputError, check_integer, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Burst:
+class Burst(Described):
     """All arrival rates times `factor` for a while.
 
     Parameters
@@ -49,7 +50,7 @@ class Burst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outage:
+class Outage(Described):
     """Replicas of a pool that stop, and may come back empty.
 
     Parameters
