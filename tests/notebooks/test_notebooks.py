@@ -48,7 +48,7 @@ def test_notebook_runs(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, f"notebooks/{name} fails:\n{done.stderr[-4000:]}"
     text = path.read_text(encoding="utf-8")
-    wanted = len(re.findall(r"^_ = [\w.\[\]]+\.plot\(\)$", text, re.M)) + text.count("plt.subplots")
+    wanted = len(re.findall(r"^_ = .+\.plot\(\)$", text, re.M)) + text.count("plt.subplots")
     assert int(done.stdout.split()[-1]) == wanted, f"notebooks/{name} shows too few pictures, or too many"
 
 
