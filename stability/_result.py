@@ -11,9 +11,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+LONGEST_CELL = 160
+"""Characters of a field that tables show."""
+
 
 class Verdict(Enum):
-    """Whether a fleet is stable. There is no truth value: UNDETERMINED is neither."""
+    """Whether a fleet is stable. There is no truth value: UNDETERMINED is neither.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Verdict.STABLE is st.Verdict("stable")
+    True
+    >>> bool(st.Verdict.UNDETERMINED)
+    Traceback (most recent call last):
+    TypeError: UNDETERMINED has no truth value, must be compared. Write `verdict is Verdict.STABLE`.
+    """
 
     STABLE = "stable"
     UNSTABLE = "unstable"
@@ -53,6 +66,38 @@ class Tabular(ABC):
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe mapping, tagged with its schema."""
         return {"schema": self.schema, **json_safe(self)}
+
+
+class Described:
+    """A record that notebooks show as a table of its fields."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return html_table(field_rows(self), caption=type(self).__name__)
+
+
+def field_rows(value: Any) -> list[tuple[str, str]]:
+    """(field, what it holds) of a dataclass, for people."""
+    return [(f.name, _cell(getattr(value, f.name))) for f in fields(value) if f.repr and not f.name.startswith("_")]
+
+
+def _cell(value: Any) -> str:
+    """One field for people: long texts and arrays are cut short."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool | Enum):
+        return str(value)
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}"
+    if isinstance(value, np.ndarray):
+        return f"array of shape {value.shape}" if value.size > 8 else ", ".join(f"{x:.4g}" for x in value.ravel())
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return "; ".join(value) or "-"
+    text = str(value)
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 3] + "..."
 
 
 def json_safe(value: Any) -> Any:

@@ -13,19 +13,48 @@ from numbers import Integral, Real
 
 
 class StabilityError(Exception):
-    """Base of every exception this package raises on purpose."""
+    """Base of every exception this package raises on purpose.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> issubclass(st.InputError, st.StabilityError)
+    True
+    """
 
 
 class InputError(StabilityError, ValueError):
-    """An argument or a file holds a value that makes no sense."""
+    """An argument or a file holds a value that makes no sense.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Engine(max_num_seqs=0)
+    Traceback (most recent call last):
+    stability.errors.InputError: max_num_seqs = 0, must be an integer >= 1.
+    """
 
 
 class PlanSyntaxError(InputError):
-    """A plan file does not parse or does not fit the schema."""
+    """A plan file does not parse or does not fit the schema.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> issubclass(st.PlanSyntaxError, st.InputError)
+    True
+    """
 
 
 class PlanError(InputError):
-    """A plan fits the schema but makes no sense as a whole."""
+    """A plan fits the schema but makes no sense as a whole.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> issubclass(st.PlanError, st.InputError)
+    True
+    """
 
 
 class TraceError(InputError):

@@ -1,6 +1,6 @@
 """Evictions and capacity of gates and slot caps, against the token-level simulator.
 
-`python -m validation --full --only eviction` is the claim; `python -m validation.evictions` writes its table into docs/eviction.md.
+`python -m validation --full --only eviction` is the claim; `python -m validation.evictions` writes its table into docs/theory/eviction.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DOUBT, DOUBTFUL = 0.93, "; in doubt"
 
 BUDGET, SEED = 2048, 2026
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "eviction.md"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "theory" / "eviction.md"
 BEGIN, END = "<!-- table: python -m validation.evictions -->", "<!-- end of table -->"
 
 

@@ -32,7 +32,7 @@ REASONS = {
     "step law": "the catalog's step-time law, or the want of one, misses this measurement by more than the tolerance",
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
     "step law is 4.5 % slow",
-    "order": "WAIT advances a request only when the next prompts have come, engines at every iteration (docs/scheduler-theory.md)",
+    "order": "WAIT advances a request only when the next prompts have come, engines at every iteration (docs/theory/scheduler-theory.md)",
     "other": "not explained yet",
 }
 

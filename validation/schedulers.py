@@ -1,6 +1,6 @@
 """WAIT on the workloads of arXiv 2504.11320: its theory against simulation, and its order against the engines' schedulers.
 
-`python -m validation --full --only schedulers` is the claim; `python -m validation.schedulers` prints the table of docs/schedulers.md.
+`python -m validation --full --only schedulers` is the claim; `python -m validation.schedulers` prints the table of docs/guides/schedulers.md.
 
 Setting: one A100 80 GB with Llama-2-7B as the catalog's roofline has it (no kernel timings are known for it), 137 000 tokens of KV.
 "vLLM" is prefill-only first in whole prompts (token budget 4096), "Sarathi" decodes first in chunks of 512, as in the paper's simulator.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._result import html_table, json_safe, no_truth, text_table
+from .._result import Described, html_table, json_safe, no_truth, text_table
 from .._types import FloatArray
 from ..errors import check_choice
 from ..evidence.comparison import Comparison
@@ -33,7 +33,7 @@ METRICS: dict[str, tuple[str, float, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyOutcome:
+class PolicyOutcome(Described):
     """One scheduler over all replications.
 
     Attributes
@@ -53,6 +53,10 @@ class PolicyOutcome:
         Capacity in theory, where it has one.
     capacity_note : str
         Why it has none, else the verdict at this rate.
+
+    Examples
+    --------
+    See :func:`stability.compare_schedulers`.
     """
 
     name: str
@@ -88,6 +92,10 @@ class SchedulerComparison:
         Mean latency of a request alone on an empty replica: no scheduler is below it. None where the fleet's pools differ or the
         law is not affine.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.compare_schedulers`.
     """
 
     schema: ClassVar[str] = "stability/scheduler-comparison/1"

@@ -100,6 +100,10 @@ class AdmissionPlan(Tabular):
         Residuals of the linear program.
     solver : str
     system : FleetRows
+
+    Examples
+    --------
+    See :func:`stability.admission_control`.
     """
 
     schema = "stability/admission/1"

@@ -51,6 +51,10 @@ class Disaggregation(Tabular):
     colocated_itl_s : float
         Their inter-token latency at the rate, s; infinite where they are overloaded.
     assumptions : tuple of str
+
+    Examples
+    --------
+    See :func:`stability.disaggregation`.
     """
 
     schema: ClassVar[str] = "stability/disaggregation/1"

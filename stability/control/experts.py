@@ -60,6 +60,10 @@ class ExpertBalance(Tabular):
         Imbalance that no placement gets below.
     flow_gap : float
         Gap of the flow's linear program, by its dual prices.
+
+    Examples
+    --------
+    See :func:`stability.expert_balance`.
     """
 
     schema: ClassVar[str] = "stability/expert-balance/1"
@@ -159,6 +163,11 @@ def zipf_loads(experts: int, *, exponent: float = 1.0) -> FloatArray:
     (experts,) ndarray
         Falling, with sum 1.
 
+    Raises
+    ------
+    InputError
+        If an argument breaks the rule stated for it.
+
     Examples
     --------
     >>> zipf_loads(3).round(4).tolist()  # 6/11, 3/11, 2/11
@@ -191,6 +200,11 @@ def expert_balance(
     -------
     ExpertBalance
         Placement, flow, imbalance and the bound on it.
+
+    Raises
+    ------
+    InputError
+        If an argument breaks the rule stated for it.
 
     Notes
     -----

@@ -35,6 +35,10 @@ class CostFront(Tabular):
         Targets, from loose to strict.
     fleets : tuple of SizedFleet
         The cheapest for each.
+
+    Examples
+    --------
+    See :func:`stability.cost_front`.
     """
 
     schema: ClassVar[str] = "stability/cost-front/1"
@@ -135,6 +139,11 @@ def cost_front(
     -------
     CostFront
         One fleet per value, from loose to strict targets.
+
+    Raises
+    ------
+    InputError
+        If an argument breaks the rule stated for it.
 
     Notes
     -----

@@ -65,6 +65,10 @@ class HindsightBound(Tabular):
         Starts of that schedule.
     prices : (n_rounds,) ndarray
         Price of a token in each round, from the relaxed program; empty otherwise.
+
+    Examples
+    --------
+    See :func:`stability.hindsight_bound`.
     """
 
     schema: ClassVar[str] = "stability/hindsight/1"

@@ -81,6 +81,10 @@ class CapacityRegion(Tabular):
         Split and prices by type of replica.
     system : FleetRows
         The rows.
+
+    Examples
+    --------
+    See :func:`stability.capacity_region`.
     """
 
     schema = "stability/region/1"

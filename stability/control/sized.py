@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._result import Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from .._types import FloatArray, IntArray
 from ..errors import InputError
 from ..model.candidate import Candidate
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SizedPool:
+class SizedPool(Described):
     """The replicas of one candidate. Load and latencies are those of the window in which they are greatest.
 
     Attributes
@@ -45,6 +45,10 @@ class SizedPool:
         Inter-token latency, s.
     ttft_mean_s, ttft_p99_s : float or None
         Time to first token, s; None unless there is a target for it.
+
+    Examples
+    --------
+    See :func:`stability.cheapest_fleet`.
     """
 
     name: str
@@ -101,6 +105,10 @@ class SizedFleet(Tabular):
     costs_per_hour : (n_windows,) ndarray
         Price of the replicas in each window.
     assumptions : tuple of str
+
+    Examples
+    --------
+    See :func:`stability.cheapest_fleet`.
     """
 
     schema: ClassVar[str] = "stability/sizing/1"

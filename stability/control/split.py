@@ -79,6 +79,10 @@ class OptimalSplit(Tabular):
     solver : str
     system : FleetRows
         The rows.
+
+    Examples
+    --------
+    See :func:`stability.optimal_split`.
     """
 
     schema = "stability/split/1"

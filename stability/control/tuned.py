@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._result import Tabular, html_table, json_safe, rate, seconds, text_table
+from .._result import Described, Tabular, html_table, json_safe, rate, seconds, text_table
 from ..errors import unknown_name
 from ..model.targets import Targets
 from ..theory.latency import PoolLatency
@@ -24,7 +24,7 @@ SELDOM = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolTuning:
+class PoolTuning(Described):
     """One pool's engine, now and recommended. Rates are of the whole pool.
 
     Attributes
@@ -53,6 +53,10 @@ class PoolTuning:
         The recommendation as a plan has it.
     notes : tuple of str
         What the figures rest on.
+
+    Examples
+    --------
+    See :func:`stability.tune`.
     """
 
     pool: str
@@ -172,6 +176,10 @@ class TuningResult(Tabular):
         Capacity of the whole fleet, now and with the recommended settings, 1/s.
     targets : Targets
         What was asked besides capacity.
+
+    Examples
+    --------
+    See :func:`stability.tune`.
     """
 
     schema = "stability/tuning/1"

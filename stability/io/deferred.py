@@ -26,6 +26,21 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     ------
     PlanSyntaxError, PlanError
         If the file cannot be read, does not fit the schema or makes no sense; with every problem and its line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import stability as st
+    >>> lines = [
+    ...     "schema: stability/plan/1",
+    ...     "workload: {rate_per_s: 40, lengths: azure-conv-2023}",
+    ...     "fleet: [{pool: chat, gpu: H100-SXM, model: Llama-3.1-8B, replicas: 8}]",
+    ... ]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "plan.yaml")
+    ...     _ = path.write_text(chr(10).join(lines))
+    ...     st.read_plan(path).workload.rate_per_s
+    40.0
     """
     from . import plan
 
@@ -39,6 +54,13 @@ def example_plan() -> Plan:
     -------
     Plan
         With `fleet`, `workload`, `targets` and `path`.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> plan = st.example_plan()
+    >>> plan.workload.rate_per_s, plan.fleet.replicas
+    (40.0, 8)
     """
     from . import plan
 

@@ -110,6 +110,11 @@ class RateSchedule:
     repeat : bool
         Whether the schedule starts again at `end_s` (a day curve) or the rate is 0 from then on.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> RateSchedule([0, 600], [5.0, 10.0], end_s=1200).mean_per_s

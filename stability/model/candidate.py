@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .._result import Described
 from ..errors import InputError, NotModelledError, check_integer, check_number
 from .fleet import Fleet, Pool
 from .replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Described):
     """A kind of replica (GPU type, parallelism and engine settings) that a fleet may hold some of.
 
     Parameters
@@ -24,6 +25,18 @@ class Candidate:
         Fewest replicas, such as those bought already.
     at_most : int >= at_least, optional
         Most replicas, such as a quota; without it as many as needed.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000, price_per_hour=2.0)
+    >>> st.Candidate("rented", replica, at_least=2, at_most=8).at_most
+    8
     """
 
     name: str

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from .._result import Described
 from .._types import FloatArray
 from ..errors import InputError, check_choice, check_integer, check_number
 
@@ -25,7 +26,7 @@ class Scheduler(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Described):
     """Settings of a continuous-batching engine; the defaults are vLLM's.
 
     Parameters
@@ -50,6 +51,15 @@ class Engine:
     ------
     InputError
         If a setting breaks its rule.
+
+    Examples
+    --------
+    1000 tokens are 62 whole blocks of 16; a tenth of 62 + 1 blocks is kept free, rounded down:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=64, watermark=0.1)
+    >>> engine.capacity_blocks(1000), engine.watermark_blocks(1000)
+    (62, 6)
     """
 
     max_num_seqs: int = 256

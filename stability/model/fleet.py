@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .._result import Described, html_table
 from ..errors import InputError, check_choice, check_integer, check_number
 from .replica import Replica
 
@@ -22,6 +23,21 @@ class Barrier:
         Data-parallel workers of one group.
     sync_s : float >= 0
         Time of the barrier itself, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Two groups of eight workers:
+
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> pool = st.Pool("decode", replica, 16, role="decode", coupling=st.Barrier(workers=8))
+    >>> pool.replicas // pool.coupling.workers
+    2
     """
 
     workers: int
@@ -33,7 +49,7 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Described):
     """Equal replicas under one name.
 
     Parameters
@@ -50,6 +66,18 @@ class Pool:
         Whether replicas iterate on their own or in lock-step groups.
     weight : float >= 0, optional
         Share of the arrivals under a stated split, up to a factor; without it arrivals follow capacity.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000, gpus=2)
+    >>> st.Fleet([st.Pool("chat", replica, 3), st.Pool("batch", replica)]).gpus  # (3 + 1) * 2
+    8
     """
 
     name: str
@@ -92,6 +120,20 @@ class Link:
         Total bandwidth, bytes/s.
     latency_s : float >= 0
         Added to each transfer, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    10 000 tokens of 128 kiB take a second on this link:
+
+    >>> import stability as st
+    >>> link = st.Link("prefill", "decode", bandwidth_bytes_per_s=10_000 * 131_072)
+    >>> 10_000 * 131_072 / link.bandwidth_bytes_per_s
+    1.0
     """
 
     source: str
@@ -119,6 +161,14 @@ class Fleet:
     ------
     InputError
         If names repeat, a link leads nowhere, or only some pools have a weight.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> fleet = st.Fleet([st.Pool("chat", replica, 3), st.Pool("batch", replica, 1)])
+    >>> fleet.replicas, st.Fleet.of(replica, 8).replicas
+    (4, 8)
     """
 
     pools: tuple[Pool, ...]
@@ -151,6 +201,27 @@ class Fleet:
     def of(cls, replica: Replica, count: int = 1, *, name: str = "pool") -> Fleet:
         """One pool, called `name`, of `count` copies of `replica`."""
         return cls([Pool(name, replica, count)])
+
+    def _repr_html_(self) -> str:
+        header = ("pool", "replicas", "role", "GPU", "model", "KV tokens", "slots", "token budget", "scheduler")
+        rows = []
+        for pool in self.pools:
+            replica, engine = pool.replica, pool.replica.engine
+            policy = engine.admission if engine.scheduler is None else repr(engine.scheduler)
+            rows.append(
+                (
+                    pool.name,
+                    str(pool.replicas),
+                    pool.role,
+                    replica.gpu or "-",
+                    replica.model or "-",
+                    f"{replica.kv_capacity_tokens}",
+                    f"{engine.max_num_seqs}",
+                    f"{engine.max_num_batched_tokens}",
+                    policy,
+                )
+            )
+        return html_table(rows, header)
 
     @property
     def replicas(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .._result import Described
 from ..errors import InputError, check_integer, check_number
 from .engine import Engine
 from .iteration import IterationLaw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class Replica(Described):
     """One copy of a model on its GPUs.
 
     Parameters
@@ -31,6 +32,18 @@ class Replica:
         Price of the whole replica, in any currency.
     notes : tuple of str
         Where the numbers came from, for reports.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> replica = st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000)
+    >>> replica.capacity_blocks, replica.usable_kv_tokens  # 62 blocks of 16 tokens
+    (62, 992)
     """
 
     iteration: IterationLaw

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._result import Described
 from ..errors import check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
+class Targets(Described):
     """Limits that a planner states; None where there is none.
 
     Parameters
@@ -21,6 +22,17 @@ class Targets:
         Mean time to first token, s.
     headroom : float in [0, 1), optional
         Share of the capacity that is to stay free.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Targets(itl_s=0.05, headroom=0.1)
+    Targets(itl_s=0.05, ttft_p99_s=None, ttft_mean_s=None, headroom=0.1)
     """
 
     itl_s: float | None = None

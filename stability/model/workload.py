@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .._result import Described, html_table
 from .._types import ArrayLike, FloatArray
 from ..errors import InputError, check_integer, check_number
 from .arrivals import Arrivals, Poisson, RateSchedule, Renewal, Replay
@@ -15,7 +16,7 @@ from .lengths import Empirical, Lengths, Mixture
 
 
 @dataclass(frozen=True, slots=True)
-class RequestClass:
+class RequestClass(Described):
     """Requests of one kind.
 
     Parameters
@@ -32,6 +33,19 @@ class RequestClass:
         Output limit that reservation admission sets aside; without it each request's own output length.
     cached_prefix_tokens : int >= 0
         Leading prompt tokens found in the prefix cache.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(50))
+    >>> chat = st.RequestClass("chat", rate_per_s=12.0, lengths=lengths, value=2.0)
+    >>> chat.mean_rate_per_s, chat.with_rate(6.0).mean_rate_per_s
+    (12.0, 6.0)
     """
 
     name: str
@@ -88,9 +102,27 @@ class Workload:
     arrivals : Poisson, Renewal or Replay
         Spacing of the superposed arrivals.
 
+    Raises
+    ------
+    InputError
+        If names repeat, no rate is positive, or schedules and replays do not fit together.
+
     Notes
     -----
     Usually built by `Workload.poisson`, `Workload.renewal`, `Workload.scheduled` or `Workload.from_requests`.
+
+    Examples
+    --------
+    Three chats for every summary; at twice the rate the mix stays:
+
+    >>> import stability as st
+    >>> short = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(50))
+    >>> long = st.lengths.Independent(st.lengths.Constant(900), st.lengths.Constant(50))
+    >>> mix = st.Workload([st.RequestClass("chat", 3.0, short), st.RequestClass("summary", 1.0, long)])
+    >>> mix.rate_per_s, mix.lengths.prompt_mean_tokens  # (3*100 + 900)/4
+    (4.0, 300.0)
+    >>> mix.scaled(factor=2.0).rates_per_s.tolist()
+    [6.0, 2.0]
     """
 
     classes: tuple[RequestClass, ...]
@@ -165,6 +197,20 @@ class Workload:
         rate = replay.rate_per_s
         # All requests at one instant have no rate; saturated simulation ignores it, analysis asks for `.scaled`.
         return cls([RequestClass(name, rate if math.isfinite(rate) else _AT_ONCE, lengths)], replay)
+
+    def _repr_html_(self) -> str:
+        header = ("class", "requests/s", "prompt tokens, mean", "output tokens, mean", "value")
+        rows = [
+            (
+                item.name,
+                f"{item.mean_rate_per_s:.6g}" + (" (schedule)" if isinstance(item.rate_per_s, RateSchedule) else ""),
+                f"{item.lengths.prompt_mean_tokens:.4g}",
+                f"{item.lengths.output_mean_tokens:.4g}",
+                f"{item.value:g}",
+            )
+            for item in self.classes
+        ]
+        return html_table(rows, header, caption=f"{type(self.arrivals).__name__} arrivals")
 
     @property
     def rate_per_s(self) -> float:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .style import BLACK, BLUE, ORANGE, axes_of, styled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..control.disaggregated import Disaggregation
 
 
+@styled
 def plot_disaggregation(found: Disaggregation, ax: Axes | None = None) -> Axes:
     """Rate against prefill replicas, with the colocated rate as a line.
 
@@ -20,20 +23,17 @@ def plot_disaggregation(found: Disaggregation, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Where to draw; a new figure without it.
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(6.4, 3.8), layout="constrained").subplots()
+    ax = axes_of(ax, 6.4, 3.8)
     prefill = found.splits[:, 0]
-    ax.plot(prefill, found.split_capacities_per_s, ".-", color="#0072B2", label="disaggregated, capacity")
-    ax.axhline(found.colocated_capacity_per_s, color="#E69F00", label="colocated, capacity")
+    ax.plot(prefill, found.split_capacities_per_s, ".-", color=BLUE, label="disaggregated, capacity")
+    ax.axhline(found.colocated_capacity_per_s, color=ORANGE, label="colocated, capacity")
     if found.itl_target_s is not None:
         target = f"ITL <= {1e3 * found.itl_target_s:.3g} ms"
-        ax.plot(prefill, found.split_within_itl_per_s, ".--", color="#0072B2", label=f"disaggregated, {target}")
-        ax.axhline(found.colocated_within_itl_per_s, color="#E69F00", linestyle="--", label=f"colocated, {target}")
-    ax.axhline(found.rate_per_s, color="black", linewidth=0.8, linestyle=":", label="rate")
+        ax.plot(prefill, found.split_within_itl_per_s, ".--", color=BLUE, label=f"disaggregated, {target}")
+        ax.axhline(found.colocated_within_itl_per_s, color=ORANGE, linestyle="--", label=f"colocated, {target}")
+    ax.axhline(found.rate_per_s, color=BLACK, linewidth=0.8, linestyle=":", label="rate")
     ax.set_xlabel(f"prefill replicas, of {found.gpus} GPUs")
     ax.set_ylabel("requests/s")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8, framealpha=1)
+    ax.legend()
     return ax

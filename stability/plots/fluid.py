@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .style import BLUE, GREEN, ORANGE, PURPLE, new_figure, styled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..theory.fluid.path import FluidPath
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-"""Okabe-Ito colours."""
 
-
+@styled
 def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     """Backlog and requests running over time; without `ax` also rates, KV and iteration time in panels below.
 
@@ -27,19 +27,20 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     """
     time = path.time_s
     if ax is None:
-        from matplotlib.figure import Figure
-
-        panels = Figure(figsize=(7.0, 8.5), layout="constrained").subplots(4, 1, sharex=True)
+        panels = new_figure(7.0, 8.0).subplots(4, 1, sharex=True)
         ax, rates, kv, iteration = panels
         rates.plot(time[1:], path.arrivals_per_s[1:].sum(axis=1), color=ORANGE, label="arrivals")
         rates.plot(time[1:], path.throughput_per_s[1:].sum(axis=1), color=GREEN, label="completed")
         rates.set_ylabel("requests/s")
+        rates.set_ylim(bottom=0)
         rates.legend()
         for i, name in enumerate(path.pools):
             kv.plot(time, 100 * path.kv_share[:, i], label=name)
             iteration.plot(time, 1e3 * path.iteration_s[:, i], label=name)
         kv.set_ylabel("KV in use, %")
+        kv.set_ylim(0, 105)
         iteration.set_ylabel("iteration, ms")
+        iteration.set_ylim(bottom=0)
         iteration.set_xlabel("time, s")
         if len(path.pools) > 1:
             kv.legend()

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .style import BLACK, BLUE, RED, axes_of, styled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..theory.fluid.ode import StageModel
 
 
+@styled
 def plot_phase(model: StageModel, ax: Axes | None = None, *, horizon_s: float | None = None) -> Axes:
     """Requests running against KV: paths from several states, the direction of the flow on them, and the equilibrium.
 
@@ -24,10 +27,7 @@ def plot_phase(model: StageModel, ax: Axes | None = None, *, horizon_s: float | 
     horizon_s : float > 0, optional
         How long paths are followed, s; five mean residences if omitted.
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(6.0, 4.5), layout="constrained").subplots()
+    ax = axes_of(ax, 6.0, 4.5)
     rest = model.equilibrium()
     room = model.replica.usable_kv_tokens - model.replica.watermark_tokens
     span_s = 5 * model.output_tokens * rest.iteration_s if horizon_s is None else horizon_s
@@ -40,14 +40,13 @@ def plot_phase(model: StageModel, ax: Axes | None = None, *, horizon_s: float | 
             start = np.concatenate((np.full(k, x / k), np.full(k, kv / k), [rest.waiting if rest.admits_all else 1e6]))
             path = model.solve(span_s, start=start, points=200)
             n, held = path.running.sum(axis=1), path.kv_tokens.sum(axis=1)
-            (line,) = ax.plot(n, held, linewidth=1, color="#0072B2", alpha=0.8)
-            del line
+            ax.plot(n, held, linewidth=1, linestyle="-", color=BLUE, alpha=0.8)
             for i in (8, 30):
                 ax.annotate(
-                    "", (n[i + 1], held[i + 1]), (n[i], held[i]), arrowprops={"arrowstyle": "->", "color": "#0072B2"}
+                    "", (n[i + 1], held[i + 1]), (n[i], held[i]), arrowprops={"arrowstyle": "->", "color": BLUE}
                 )
-    ax.plot(rest.running.sum(), rest.kv_tokens.sum(), "o", color="#D55E00", label="equilibrium")
-    ax.axhline(room, color="black", linewidth=0.8, linestyle="--", label="KV that may be held")
+    ax.plot(rest.running.sum(), rest.kv_tokens.sum(), "o", color=RED, label="equilibrium")
+    ax.axhline(room, color=BLACK, linewidth=0.8, linestyle="--", label="KV that may be held")
     ax.set_xlabel("requests running")
     ax.set_ylabel("KV held, tokens")
     ax.legend()

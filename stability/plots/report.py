@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from .style import BLACK, RED, RESOURCE_COLOURS, RESOURCE_NAMES, axes_of, bars_only, styled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"kv_memory": "#0072B2", "batch_slots": "#E69F00", "token_budget": "#009E73", "compute": "#999999"}
-"""Okabe-Ito colours, told apart by readers with colour vision deficiency."""
+GAP = 1.0
+"""Space between pools, in bars."""
 
 
+@styled
 def load_bars(pools: Sequence[tuple[str, Mapping[str, float]]], ax: Axes | None = None) -> Axes:
     """Load of each resource in each pool, against the limit 1.
 
@@ -22,19 +27,25 @@ def load_bars(pools: Sequence[tuple[str, Mapping[str, float]]], ax: Axes | None 
     ax : Axes, optional
         Where to draw; a new figure without it.
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(6.4, 1.2 + 0.9 * len(pools)), layout="constrained").subplots()
-    height = 0.8 / len(COLOURS)
-    for offset, (resource, colour) in enumerate(COLOURS.items()):
-        places = [row + (offset - (len(COLOURS) - 1) / 2) * height for row in range(len(pools))]
-        bars = ax.barh(places, [loads[resource] for _, loads in pools], height * 0.9, color=colour, label=resource)
-        ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    ax.axvline(1.0, color="black", linewidth=1)
-    ax.set_yticks(range(len(pools)), [name for name, _ in pools])
+    ax = axes_of(ax, 6.4, 0.9 + (0.3 * len(RESOURCE_COLOURS) + 0.3) * len(pools))
+    ticks, labels = [], []
+    for row, (name, loads) in enumerate(pools):
+        top = row * (len(RESOURCE_COLOURS) + GAP)
+        places = top + np.arange(len(RESOURCE_COLOURS))
+        values = [loads[resource] for resource in RESOURCE_COLOURS]
+        colours = list(RESOURCE_COLOURS.values())
+        bars = ax.barh(places, values, 0.82, color=colours)
+        for bar, value in zip(bars, values, strict=True):
+            if value >= 1:
+                bar.set(edgecolor=RED, linewidth=1.6, hatch="///")
+        ax.bar_label(bars, fmt="%.2f", padding=4, fontsize=8.5)
+        ticks += places.tolist()
+        prefix = f"{name}: " if len(pools) > 1 else ""
+        labels += [prefix + text if i == 0 else text for i, text in enumerate(RESOURCE_NAMES.values())]
+    ax.axvline(1.0, color=BLACK, linewidth=1.2)
+    ax.set_yticks(ticks, labels)
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.15 * max(1.0, *(value for _, loads in pools for value in loads.values())))
+    ax.set_xlim(0, 1.12 * max(1.0, *(value for _, loads in pools for value in loads.values())))
     ax.set_xlabel("load (1 = capacity)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=len(COLOURS), frameon=False, fontsize=8)
+    bars_only(ax)
     return ax

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..compare.result import METRICS
+from .style import BLUE, GREY, bars_only, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..compare.result import SchedulerComparison
 
-BLUE, GREY = "#0072B2", "#999999"
-"""Okabe-Ito blue; grey where the queue grew."""
 
-
+@styled
 def plot_metric(result: SchedulerComparison, metric: str, ax: Axes) -> Axes:
     """One metric of every scheduler: mean and confidence interval, hollow where the queue grew.
 
@@ -46,12 +45,11 @@ def plot_metric(result: SchedulerComparison, metric: str, ax: Axes) -> Axes:
     ax.set_ylim(len(result.outcomes) - 0.5, -0.5)
     ax.set_xlim(left=0)
     ax.set_xlabel(f"{title}, {unit}")
-    ax.grid(axis="x", alpha=0.25)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    bars_only(ax)
     return ax
 
 
+@styled
 def plot_schedulers(result: SchedulerComparison) -> Axes:
     """A figure with a panel per metric.
 
@@ -60,10 +58,8 @@ def plot_schedulers(result: SchedulerComparison) -> Axes:
     Axes
         Of the first panel; its figure holds all.
     """
-    from matplotlib.figure import Figure
-
     height = 1.2 + 0.28 * len(result.outcomes)
-    figure = Figure(figsize=(12.0, 2 * height), layout="constrained")
+    figure = new_figure(12.0, 2 * height)
     panels = figure.subplots(2, len(METRICS) // 2, sharey=True)
     for metric, panel in zip(METRICS, panels.flat, strict=True):
         plot_metric(result, metric, panel)
@@ -71,6 +67,8 @@ def plot_schedulers(result: SchedulerComparison) -> Axes:
         f"{result.replications} x {result.requests} requests at {result.rate_per_s:.4g}/s; intervals at "
         f"{100 * result.level:g} %; hollow: the queue grew",
         fontsize=10,
+        x=0.01,
+        ha="left",
     )
     first: Axes = panels.flat[0]
     return first

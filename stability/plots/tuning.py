@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .style import BLACK, BLUE, GREEN, ORANGE, axes_of, new_figure, styled
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..control.tuned import PoolTuning
 
-BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#E69F00", "#009E73", "#000000"
-"""Okabe-Ito colours, told apart by readers with colour vision deficiency; line styles differ, too."""
 
-
+@styled
 def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
     """Capacity of a pool against its watermark, with both branches and marks at the present and recommended settings.
 
@@ -30,10 +30,7 @@ def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
     -------
     Axes
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(7.0, 5.0), layout="constrained").subplots()
+    ax = axes_of(ax, 7.0, 5.0)
     curve = tuning.sensitivity
     share = 100 * curve.watermark
     ax.plot(
@@ -46,7 +43,7 @@ def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
         linestyle="-.",
         label="eviction branch: if headroom cost nothing",
     )
-    ax.plot(share, curve.capacity_per_s, color=BLUE, linewidth=2, label="capacity")
+    ax.plot(share, curve.capacity_per_s, color=BLUE, linestyle="-", linewidth=2.2, label="capacity")
     marks = [(tuning.now, "s", BLACK, "present"), (tuning.then, "*", BLUE, "recommended")]
     for setting, marker, colour, name in marks:
         engine = setting.engine
@@ -64,12 +61,13 @@ def plot_tuning(tuning: PoolTuning, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("KV kept free at admission, % of the cache (watermark x 100)")
     ax.set_ylabel("capacity of the pool, requests/s")
     standing = "approximate" if tuning.standing == "approximate" else "within the validated regime"
-    ax.set_title(f"{tuning.pool}: {100 * tuning.gain:+.1f} % ({standing})", fontsize=10)
+    ax.set_title(f"{tuning.pool}: {100 * tuning.gain:+.1f} % ({standing})")
     _frame(ax, tuning, share)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     return ax
 
 
+@styled
 def plot_tunings(tunings: Sequence[PoolTuning]) -> Axes:
     """A figure with a panel per pool.
 
@@ -78,10 +76,7 @@ def plot_tunings(tunings: Sequence[PoolTuning]) -> Axes:
     Axes
         Of the first pool; its figure holds all.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 5.0 * len(tunings)), layout="constrained")
-    panels = figure.subplots(len(tunings), squeeze=False)[:, 0]
+    panels = new_figure(7.0, 5.0 * len(tunings)).subplots(len(tunings), squeeze=False)[:, 0]
     for tuning, panel in zip(tunings, panels, strict=True):
         plot_tuning(tuning, panel)
     first: Axes = panels[0]
@@ -97,6 +92,3 @@ def _frame(ax: Axes, tuning: PoolTuning, share: np.ndarray) -> None:
     pad = max(0.08 * (top - low), 0.005 * top)
     ax.set_ylim(low - pad, top + pad)
     ax.set_xlim(-0.02 * share[-1], share[-1])
-    ax.grid(alpha=0.25)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)

@@ -29,6 +29,17 @@ class PowerOfChoices(GroupRouter):
     ----------
     choices : int >= 1
         How many are drawn (all of them, if there are fewer). Two is `PowerOfTwo`.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.PowerOfChoices(3).draws
+    3
     """
 
     choices: int = 2
@@ -54,6 +65,17 @@ class LeastPredictedWork(GroupRouter):
     predictor : {"survival", "exact_match", "oracle"}
         Where the remaining output of a request is taken from: its mean given the tokens generated so far, over all
         requests or over those of its class, or its true value.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.LeastPredictedWork().predictor
+    'survival'
     """
 
     predictor: str = "survival"
@@ -75,6 +97,17 @@ class LengthPartition(GroupRouter):
         Longest prompt of each part but the last, tokens.
     workers : sequence of int >= 1
         Workers of each part, one entry more than `cutoffs`; in order of index.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.LengthPartition(cutoffs=(1000,), workers=(6, 2)).workers
+    (6, 2)
     """
 
     cutoffs: tuple[int, ...]
@@ -152,7 +185,7 @@ class BalanceRoute(BalanceRouter):
     horizon : int >= 0
         Steps ahead (H); the paper uses 0 and 80.
     alpha, beta : float > 0
-        Weights of gain and penalty; `beta` is the number of workers by default. Not published: see docs/routing.md.
+        Weights of gain and penalty; `beta` is the number of workers by default. Not published: see docs/guides/routing.md.
     decay : float in (0, 1]
         Discount per step (gamma).
     greedy_slots : int >= 0
@@ -161,6 +194,17 @@ class BalanceRoute(BalanceRouter):
         Waiting requests looked at, in order of arrival (the paper: 4 of the pool sorted by length).
     predictor : {"survival", "exact_match", "oracle"}
         Where the remaining steps of running requests are taken from.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.BalanceRoute(horizon=80).predictor
+    'survival'
     """
 
     horizon: int = 0
@@ -202,6 +246,17 @@ class BalanceFuture(BalanceRouter):
     blend : float in [0, 1]
         Weight of the load at the horizon in the order of the workers. The code uses the elapsed share of the run, which a
         stationary run does not have.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.BalanceFuture(horizon=20).predictor
+    'oracle'
     """
 
     horizon: int = 72

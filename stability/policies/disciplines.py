@@ -24,6 +24,17 @@ class Sarathi(Scheduler):
     ----------
     gate : bool
         Whether the KV cache limits admission.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.Sarathi())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     gate: bool = True
@@ -42,6 +53,17 @@ class Orca(Scheduler):
     ----------
     gate : bool
         Whether the KV cache limits admission.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.Orca())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     gate: bool = True
@@ -60,6 +82,17 @@ class PrefillFirst(Scheduler):
     ----------
     gate : bool
         Whether the KV cache limits admission.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.PrefillFirst())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.06, 0.03, 0.04]
     """
 
     gate: bool = True
@@ -78,6 +111,17 @@ class DecodeFirst(Scheduler):
     ----------
     gate : bool
         Whether the KV cache limits admission.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.DecodeFirst())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.06, 0.05]
     """
 
     gate: bool = True

@@ -24,6 +24,17 @@ class Fcfs(Scheduler):
         `chunk_gate`: the next chunk fits (older vLLM; TensorRT-LLM `MAX_UTILIZATION`).
     watermark : float in [0, 1)
         Share of the KV blocks kept free at admission, waived while nothing runs.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.Fcfs("reserve").evicts, policies.Fcfs("prompt_gate", watermark=0.02).evicts
+    (False, True)
     """
 
     admission: str = "prompt_gate"
@@ -56,6 +67,12 @@ def scheduler_of(engine: Engine) -> Scheduler:
     -------
     Scheduler
         Its `scheduler`, or first-come-first-served under its `admission` and `watermark`.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.policies.scheduler_of(st.Engine(admission="reserve"))
+    Fcfs(admission='reserve', watermark=0.0)
     """
     return engine.scheduler if engine.scheduler is not None else _fcfs(engine.admission, engine.watermark)
 

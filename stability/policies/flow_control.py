@@ -31,6 +31,22 @@ class ClassBudgets(Scheduler):
         b_k, activations per iteration.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.ClassBudgets((1,)))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     budgets: tuple[int, ...]
@@ -63,6 +79,22 @@ class RandomBudget(Scheduler):
         Largest budget.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.RandomBudget(1, 2))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     low: int

@@ -26,7 +26,15 @@ NOISES = ("uniform", "lognormal")
 
 
 class Predictor(ABC):
-    """A rule that predicts output lengths; immutable and hashable, so that policies that hold one are."""
+    """A rule that predicts output lengths; immutable and hashable, so that policies that hold one are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> policies.Oracle().predict(np.array([100]), np.array([7]), np.random.default_rng(1)).tolist()
+    [7]
+    """
 
     @abstractmethod
     def predict(self, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator) -> IntArray:
@@ -48,7 +56,15 @@ class Predictor(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Oracle(Predictor):
-    """Exact lengths: what hindsight knows."""
+    """Exact lengths: what hindsight knows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> policies.Oracle().predict(np.array([100]), np.array([7]), np.random.default_rng(1)).tolist()
+    [7]
+    """
 
     def predict(self, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator) -> IntArray:
         """The output lengths: `prompt_tokens` and `rng` are not looked at, `output_tokens` returned as they are."""
@@ -70,6 +86,18 @@ class Interval(Predictor):
         Upper end over the length.
     end : {"lower", "upper"}
         Which one is told: "upper" for `AMax`, "lower" for `AMin`.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> policies.Interval(0.5, 1.5).predict(np.array([100]), np.array([7]), np.random.default_rng(1)).tolist()  # ceil(10.5)
+    [11]
     """
 
     low: float
@@ -99,6 +127,18 @@ class Bins(Predictor):
         Tokens per bin; 1 is the oracle.
     end : {"lower", "upper"}
         Which end of the bin is told: "upper" for `AMax`, "lower" for `AMin`.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> policies.Bins(10).predict(np.array([1, 1]), np.array([7, 11]), np.random.default_rng(1)).tolist()
+    [10, 20]
     """
 
     width: int
@@ -126,6 +166,19 @@ class Noisy(Predictor):
         lognormal factor of median 1, error the standard deviation of its logarithm.
     law : {"uniform", "lognormal"}
         Law of the error.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> guess = policies.Noisy(0.5).predict(np.array([1]), np.array([100]), np.random.default_rng(1))
+    >>> bool(50 <= guess[0] <= 150)
+    True
     """
 
     error: float
@@ -154,6 +207,21 @@ class ClassMean(Predictor):
         Mean output of each class, tokens.
     edges : sequence of int, increasing, one fewer
         The shortest prompt of each class but the first. Without edges all requests are one class.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Prompts up to 100 tokens answer in 20 on average, longer ones in 200:
+
+    >>> import numpy as np
+    >>> from stability import policies
+    >>> guess = policies.ClassMean(means=(20.0, 200.0), edges=(100,))
+    >>> guess.predict(np.array([50, 500]), np.array([1, 1]), np.random.default_rng(1)).tolist()
+    [20, 200]
     """
 
     means: tuple[float, ...]
@@ -209,6 +277,11 @@ class Survival(Predictor):
     ----------
     output_tokens : (n,) array_like of int, >= 1
         Output lengths seen.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Notes
     -----

@@ -32,6 +32,22 @@ class Priority(Scheduler):
         Gives every request's predicted output length at its arrival; for "shortest" only.
     watermark : float in [0, 1)
         Share of the KV blocks kept free at admission, waived while nothing runs.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.Priority("shortest"))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.05, 0.02, 0.01]
     """
 
     order: str = "shortest"

@@ -24,6 +24,12 @@ class Router(ABC):
         Uniform random numbers it uses for one request.
     observes : bool
         Whether it looks at every replica's state at each arrival.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.RoundRobin().observes, policies.JoinShortestKv().observes
+    (False, True)
     """
 
     code: int
@@ -51,14 +57,36 @@ class Router(ABC):
 
 @dataclass(frozen=True, slots=True)
 class RoundRobin(Router):
-    """Replicas in turn, by index."""
+    """Replicas in turn, by index.
+
+    Examples
+    --------
+    A prompt of 100 tokens and three of 10, to two replicas:
+
+    >>> import stability as st
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000), 2)
+    >>> trace = st.Workload.from_requests([0.0, 0.001, 0.002, 0.003], [100, 10, 10, 10], [3, 3, 3, 3])
+    >>> st.simulate(fleet, trace, router="round_robin").requests.replica.tolist()
+    [0, 1, 0, 1]
+    """
 
     code = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Random(Router):
-    """Every replica with the same probability."""
+    """Every replica with the same probability.
+
+    Examples
+    --------
+    A prompt of 100 tokens and three of 10, to two replicas:
+
+    >>> import stability as st
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000), 2)
+    >>> trace = st.Workload.from_requests([0.0, 0.001, 0.002, 0.003], [100, 10, 10, 10], [3, 3, 3, 3])
+    >>> st.simulate(fleet, trace, router="random", rng=1).requests.replica.tolist()
+    [0, 1, 1, 0]
+    """
 
     code = 1
     draws = 1
@@ -66,7 +94,18 @@ class Random(Router):
 
 @dataclass(frozen=True, slots=True)
 class JoinShortestQueue(Router):
-    """The replica with the fewest requests, waiting and running; ties to the lowest index."""
+    """The replica with the fewest requests, waiting and running; ties to the lowest index.
+
+    Examples
+    --------
+    A prompt of 100 tokens and three of 10, to two replicas:
+
+    >>> import stability as st
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000), 2)
+    >>> trace = st.Workload.from_requests([0.0, 0.001, 0.002, 0.003], [100, 10, 10, 10], [3, 3, 3, 3])
+    >>> st.simulate(fleet, trace, router="join_shortest_queue").requests.replica.tolist()
+    [0, 1, 0, 1]
+    """
 
     code = 2
     observes = True
@@ -74,7 +113,18 @@ class JoinShortestQueue(Router):
 
 @dataclass(frozen=True, slots=True)
 class JoinShortestKv(Router):
-    """The replica with the fewest tokens: resident KV plus queued prompts; ties to the lowest index."""
+    """The replica with the fewest tokens: resident KV plus queued prompts; ties to the lowest index.
+
+    Examples
+    --------
+    A prompt of 100 tokens and three of 10, to two replicas:
+
+    >>> import stability as st
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000), 2)
+    >>> trace = st.Workload.from_requests([0.0, 0.001, 0.002, 0.003], [100, 10, 10, 10], [3, 3, 3, 3])
+    >>> st.simulate(fleet, trace, router="join_shortest_kv").requests.replica.tolist()
+    [0, 1, 1, 1]
+    """
 
     code = 3
     observes = True
@@ -82,7 +132,18 @@ class JoinShortestKv(Router):
 
 @dataclass(frozen=True, slots=True)
 class PowerOfTwo(Router):
-    """Of two distinct replicas drawn at random, the one with fewer requests; ties to the lower index."""
+    """Of two distinct replicas drawn at random, the one with fewer requests; ties to the lower index.
+
+    Examples
+    --------
+    A prompt of 100 tokens and three of 10, to two replicas:
+
+    >>> import stability as st
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=1000), 2)
+    >>> trace = st.Workload.from_requests([0.0, 0.001, 0.002, 0.003], [100, 10, 10, 10], [3, 3, 3, 3])
+    >>> st.simulate(fleet, trace, router="power_of_two", rng=1).requests.replica.tolist()
+    [0, 1, 0, 1]
+    """
 
     code = 4
     draws = 2
@@ -96,6 +157,17 @@ class WeightedSplit(Router):
     ----------
     weights : sequence of float, or of one such sequence per request class, all >= 0
         Share of the requests for each pool, up to a factor.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> from stability import policies
+    >>> policies.WeightedSplit([1.0, 3.0]).weights  # a quarter to the first pool, the rest to the second
+    ((1.0, 3.0),)
     """
 
     weights: tuple[tuple[float, ...], ...]

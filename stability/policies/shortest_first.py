@@ -40,6 +40,22 @@ class ShortestFirst(Scheduler):
         Gives every request's predicted output length at its arrival.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the papers' model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.ShortestFirst())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.05, 0.02, 0.01]
     """
 
     by: str = "output"
@@ -64,6 +80,22 @@ class HindsightShortestFirst(Scheduler):
     ----------
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.HindsightShortestFirst())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.05, 0.02, 0.01]
     """
 
     residency: str = "slots"
@@ -87,6 +119,22 @@ class AMax(Scheduler):
         Upper bound of the output length, tokens: one for all, or each request's own.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.AMax(4))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     upper: int | Predictor
@@ -116,6 +164,22 @@ class AMin(Scheduler):
         Lower bound of the output length, tokens: one for all, or each request's own.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.AMin())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     lower: int | Predictor = 1
@@ -145,6 +209,22 @@ class SortedF(Scheduler):
         Gives every request's predicted output length at its arrival.
     residency : {"slots", "engine"}
         Whether the token under way counts as KV (the paper's model) or not.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.SortedF())
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.05, 0.02, 0.01]
     """
 
     search: str = "exact"

@@ -62,6 +62,20 @@ class EngineState:
         With KV, in order of (last) admission.
     block_size, capacity_blocks, max_num_seqs, max_num_batched_tokens : int
         The engine's limits.
+
+    Examples
+    --------
+    What a scheduler sees when one request waits and nothing runs:
+
+    >>> import stability as st
+    >>> class Look(st.policies.UserScheduler):
+    ...     def plan(self, state):
+    ...         print(len(state.waiting), len(state.running), state.capacity_blocks)
+    ...         return st.policies.Plan(batch=[(r, r.known_tokens - r.computed) for r in (*state.running, *state.waiting)])
+    >>> engine = st.Engine(scheduler=Look(), block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> _ = st.simulate(fleet, st.Workload.from_requests([0.0], [10], [1]))
+    1 0 100
     """
 
     now_s: float
@@ -88,6 +102,14 @@ class Plan:
         Whether evicted requests keep the tokens they generated and compute their KV again, or start anew.
     wait : bool
         With an empty batch: whether to wait for the next arrival, or to let an empty iteration pass.
+
+    Examples
+    --------
+    See `UserScheduler`; an empty plan waits for the next arrival:
+
+    >>> from stability import policies
+    >>> policies.Plan().wait
+    True
     """
 
     batch: Sequence[tuple[RequestView, int]] = ()
@@ -101,6 +123,21 @@ class UserScheduler(Scheduler):
 
     Derive, implement `plan`, and give an instance to `Engine(scheduler=...)`. One object serves all replicas of a fleet, so
     whatever it remembers it should keep by request. The plan is checked: slots, token budget and KV capacity must hold.
+
+    Examples
+    --------
+    Last come, first served, one request at a time:
+
+    >>> import stability as st
+    >>> class Last(st.policies.UserScheduler):
+    ...     def plan(self, state):
+    ...         chosen = list(state.running) or list(state.waiting)[-1:]
+    ...         return st.policies.Plan(batch=[(r, r.known_tokens - r.computed) for r in chosen])
+    >>> engine = st.Engine(scheduler=Last(), block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0], [10, 10], [1, 1]))
+    >>> found.requests.finish_s.tolist()
+    [0.02, 0.01]
     """
 
     code = -1

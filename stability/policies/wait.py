@@ -34,6 +34,22 @@ class Wait(Scheduler):
     ----------
     thresholds : sequence of int >= 1, one a request class
         n_j, requests per stage.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.Wait((1,)))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [0.04, 0.03, 0.04]
     """
 
     thresholds: tuple[int, ...]
@@ -64,6 +80,22 @@ class NestedWait(Scheduler):
         l'_1 < ... < l'_m: iterations after prefill, that is `output_tokens - 1`, at which the segments end.
     thresholds : sequence of int >= 1, as many
         n_1, ..., n_m, requests per stage of each segment.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Requests of 20, 10 and 10 prompt tokens and 4, 2 and 1 output tokens, two slots, 24 tokens an iteration of 10 ms:
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=2, max_num_batched_tokens=24, block_size=1, scheduler=st.policies.NestedWait(ends=(2, 4), thresholds=(2, 1)))
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100, engine=engine))
+    >>> found = st.simulate(fleet, st.Workload.from_requests([0.0, 0.0, 0.0], [20, 10, 10], [4, 2, 1]))
+    >>> found.requests.finish_s.round(2).tolist()
+    [nan, nan, nan]
     """
 
     ends: tuple[int, ...]

@@ -72,6 +72,10 @@ class BarrierResult(Tabular):
     log : mapping of str to ndarray
         Every step, if recorded: `start_s`, `end_s`, `waiting`, and by worker `prefill`, `decodes`, `kv_tokens`.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.simulate_barrier`.
     """
 
     router: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._result import Tabular, Verdict
+from .._result import Described, Tabular, Verdict
 from ..errors import InputError, check_integer, check_number
 from ..evidence.drift import MOST_BLOCKS, stability_test
 from ..model.arrivals import Poisson, Replay
@@ -18,6 +19,9 @@ from ..policies.routers import Router
 from .capacity import measured_capacity
 from .engine import simulate
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MOST_TRIALS = 50
 FIRST_GUESS = (0.9, 1.1)
 """First rates, over saturated throughput."""
@@ -25,7 +29,7 @@ WIDEN = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateTrial:
+class RateTrial(Described):
     """One rate tried.
 
     Attributes
@@ -36,6 +40,10 @@ class RateTrial:
         Arrivals of the longest run at this rate.
     reason : str
         Of the verdict.
+
+    Examples
+    --------
+    See :func:`stability.capacity_by_bisection`.
     """
 
     rate_per_s: float
@@ -59,6 +67,10 @@ class BisectedCapacity(Tabular):
     reason : str
         Why the bracket is wider than asked for; empty otherwise.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.capacity_by_bisection`.
     """
 
     schema = "stability/bisected-capacity/1"
@@ -82,6 +94,12 @@ class BisectedCapacity(Tabular):
         ]
         rows += [(f"{t.rate_per_s:.5g} requests/s", f"{t.verdict} after {t.requests} requests") for t in self.trials]
         return [*rows, ("stopped because", self.reason or "the bracket is narrow enough"), ("seed", f"{self.seed}")]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The rates tried, in order, with their verdicts, on `ax` (a new figure without it)."""
+        from ..plots.bisection import plot_bisection
+
+        return plot_bisection(self, ax)
 
 
 def capacity_by_bisection(
@@ -133,6 +151,18 @@ def capacity_by_bisection(
     ------
     InputError
         If an argument breaks its rule.
+
+    Examples
+    --------
+    Eight slots and eighty iterations of 10 ms: ten requests/s.
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> found = st.capacity_by_bisection(fleet, st.Workload.poisson(1.0, lengths), low=5.0, high=15.0, tolerance=0.7, rng=1)
+    >>> found.stable_per_s, found.unstable_per_s
+    (5.0, 15.0)
     """
     tolerance = check_number("tolerance", tolerance, above=0, below=1)
     requests_per_run = check_integer("requests_per_run", requests_per_run, at_least=MOST_BLOCKS)

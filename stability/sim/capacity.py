@@ -34,6 +34,10 @@ class MeasuredCapacity(Tabular):
     replications_per_s : (replications,) array
         The fleet's capacity in each replication.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.measured_capacity`.
     """
 
     schema = "stability/measured-capacity/1"
@@ -102,6 +106,18 @@ def measured_capacity(
     ------
     InputError
         If `requests` are too few to fill a replica.
+
+    Examples
+    --------
+    Eight slots, and eighty iterations of 10 ms a request: ten requests/s.
+
+    >>> import stability as st
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=1024, block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> found = st.measured_capacity(fleet, st.Workload.poisson(1.0, lengths), requests=800, replications=2, rng=1)
+    >>> round(found.capacity_per_s, 2)
+    10.0
     """
     requests = check_integer("requests", requests, at_least=2)
     replications = check_integer("replications", replications, at_least=2)

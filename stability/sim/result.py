@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._result import html_table, json_safe, text_table
+from .._result import Described, html_table, json_safe, text_table
 from .._types import AnyArray, FloatArray, IntArray
 from ..errors import InputError, check_number
 from ..evidence.intervals import Interval
@@ -22,7 +22,7 @@ SCHEMA = "stability/simulation/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RequestRecords:
+class RequestRecords(Described):
     """Every request that arrived, in order of arrival. Columns of shape (n,); times are NaN where it has not come so far.
 
     Attributes
@@ -32,6 +32,10 @@ class RequestRecords:
     prompt_tokens, output_tokens, request_class, preemptions : int
     replica : int
         Index over all pools in order; -1 for requests turned away.
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     arrival_s: FloatArray
@@ -49,7 +53,7 @@ class RequestRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReplicaRecords:
+class ReplicaRecords(Described):
     """Every replica over the measured window. Columns of shape (n_replicas,).
 
     Attributes
@@ -65,6 +69,10 @@ class ReplicaRecords:
     busy_share : float
         Share of the time spent in steps.
     completed, preemptions, steps : int
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     pool: IntArray
@@ -141,6 +149,10 @@ class SimulationResult:
     ttft_counts : (n_bins,) array of int
         Histogram of the time to first token behind `ttft_quantile_s`, 128 bins an octave from 2**-40 s; empty when requests
         were kept.
+
+    Examples
+    --------
+    See :func:`stability.simulate`.
     """
 
     throughput_per_s: float

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from .._result import Tabular, html_table, percent, rate, seconds, text_table
+from .._result import Described, Tabular, html_table, percent, rate, seconds, text_table
 from ..errors import InputError, check_integer
 from ..model.arrivals import Replay
 from ..model.checks import check_pair
@@ -22,10 +22,11 @@ from .engine import simulate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouterOutcome:
+class RouterOutcome(Described):
     """One router's run.
 
     Attributes
@@ -46,6 +47,10 @@ class RouterOutcome:
         Share of the workers' time spent at the barrier; None for independent replicas.
     overloaded : bool or None
         Whether the backlog grew as at no load <= 1; None where it is not tested (closed loops, barrier groups).
+
+    Examples
+    --------
+    See :func:`stability.compare_routers`.
     """
 
     router: str
@@ -70,6 +75,10 @@ class RouterComparison(Tabular):
     concurrency : int or None
         Requests in the system of a closed loop.
     seed : int
+
+    Examples
+    --------
+    See :func:`stability.compare_routers`.
     """
 
     outcomes: tuple[RouterOutcome, ...]
@@ -132,6 +141,12 @@ class RouterComparison(Tabular):
         import pandas as pd
 
         return pd.DataFrame([{name: getattr(item, name) for name in item.__slots__} for item in self.outcomes])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Time to first token of each router, mean and 99 %, on `ax` (a new figure without it)."""
+        from ..plots.routers import plot_routers
+
+        return plot_routers(self, ax)
 
 
 def compare_routers(

@@ -66,6 +66,10 @@ class BarrierRatios(Tabular):
         Balanced routing. **Approximation**.
     aged : float
         What is left of it with a request of any size at hand.
+
+    Examples
+    --------
+    See :func:`stability.barrier_ratios`.
     """
 
     workers: int
@@ -118,6 +122,11 @@ def barrier_ratios(workload: Workload, *, workers: int, decoding: int) -> Barrie
     -------
     BarrierRatios
         One ratio per routing.
+
+    Raises
+    ------
+    InputError
+        If an argument breaks the rule stated for it.
 
     Examples
     --------

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from ..errors import InputError
 from ..model.fleet import Fleet
 from ..model.targets import Targets
@@ -16,6 +16,9 @@ from .analyze import analyze, peak_window_s
 from .latency import LatencyReport, latency, rate_within
 from .levers import Lever, levers, replicas_needed
 from .report import StabilityReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DEFAULT_HEADROOM = 0.1
 """Headroom for which replicas are counted when the plan states none."""
@@ -31,7 +34,7 @@ def _latency(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetResult:
+class TargetResult(Described):
     """One stated target.
 
     Attributes
@@ -74,6 +77,10 @@ class CheckResult:
         Replicas each pool needs to be certain of it; empty when no number is certain.
     levers : tuple of Lever
         Single changes to the binding pool, best first.
+
+    Examples
+    --------
+    See :func:`stability.check`.
     """
 
     report: StabilityReport
@@ -140,6 +147,12 @@ class CheckResult:
         """JSON-safe mapping, tagged with its schema."""
         return {"schema": "stability/check/1", "exit_code": self.exit_code, **json_safe(self)}
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Load of each resource in each pool on `ax`; in a new figure without it, with the capacity under each change."""
+        from ..plots.check import plot_check
+
+        return plot_check(self, ax)
+
 
 def check(fleet: Fleet, workload: Workload, targets: Targets | None = None) -> CheckResult:
     """Verdict on a fleet under a workload, with stated targets and what would change the answer.
@@ -162,6 +175,17 @@ def check(fleet: Fleet, workload: Workload, targets: Targets | None = None) -> C
     ------
     UnservableError, NotModelledError
         As `analyze`.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01, per_prefill_token_s=1e-4)
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, admission="reserve", block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> found = st.check(fleet, st.Workload.poisson(5.0, lengths), st.Targets(headroom=0.4))
+    >>> found.verdict, found.targets[0].met, found.exit_code  # 5 of 9.09 requests/s: 45 % to spare
+    (<Verdict.STABLE: 'stable'>, True, 0)
     """
     wanted = targets if targets is not None else Targets()
     report = analyze(fleet, workload)

@@ -25,14 +25,14 @@ from .operating import OperatingPoint
 from .solve import Solution
 
 BARRIER_TOLERANCE = 0.03
-"""Deviation of the capacity of barrier groups from simulation (measured: see docs/routing.md)."""
+"""Deviation of the capacity of barrier groups from simulation (measured: see docs/guides/routing.md)."""
 
 ROUNDS = 6
 """Fixed-point rounds for the iteration time below capacity."""
 
 ASSUMPTION = (
     "requests join the workers of a barrier group whatever waits (random, round robin, fewest requests, least KV); balanced "
-    "routing serves more, see docs/routing.md"
+    "routing serves more, see docs/guides/routing.md"
 )
 
 

@@ -14,7 +14,7 @@ token budget.
 and `synchrony` for where that fails. Mean free memory follows from the same walk (age of the prompts' renewal process less the
 depth, and what the token budget leaves).
 
-Measured against saturated simulation: docs/eviction.md.
+Measured against saturated simulation: docs/theory/eviction.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .._result import Verdict
+from .._result import Described, Verdict
 from ..errors import InputError, check_number
 from ..model.fleet import Barrier, Fleet, Pool
 from ..model.workload import Workload
@@ -15,7 +15,7 @@ from .report import StabilityReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lever:
+class Lever(Described):
     """One change to the binding pool and what it does to the fleet.
 
     Attributes
@@ -58,7 +58,16 @@ def replicas_needed(report: StabilityReport, *, headroom: float = 0.1) -> dict[s
 
     Examples
     --------
-    12 requests/s with 4 certain per replica and 10 % to spare: 12/(0.9*4) = 3.33, so 4 replicas.
+    A replica serves 1/(0.01 + 0.01*80/8) = 9.09 requests/s, certain below 9: 20 requests/s with 10 % to spare need 20/(0.9*9) = 2.5.
+
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01, per_prefill_token_s=1e-4)
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, admission="reserve", block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> report = st.analyze(fleet, st.Workload.poisson(20.0, lengths))
+    >>> round(report.stable_below_per_s, 2), st.replicas_needed(report, headroom=0.1)
+    (9.0, {'pool': 3})
     """
     check_number("headroom", headroom, at_least=0, below=1)
     needed = {}
@@ -87,6 +96,18 @@ def levers(fleet: Fleet, workload: Workload, report: StabilityReport) -> tuple[L
     Returns
     -------
     tuple of Lever
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01, per_prefill_token_s=1e-4)
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, admission="reserve", block_size=1)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> workload = st.Workload.poisson(5.0, lengths)
+    >>> best = st.levers(fleet, workload, st.analyze(fleet, workload))[0]
+    >>> best.change, round(best.gain, 6)  # a second replica doubles the capacity
+    ('one more replica', 1.0)
     """
     place = [pool.name for pool in fleet.pools].index(report.binding_pool)
     found = []

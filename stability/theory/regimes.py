@@ -28,7 +28,7 @@ from .synchrony import roots_outside
 DOUBT, CYCLE_DOUBT = 0.10, 0.25
 """Share of an estimated capacity by which it may be too high: few running and chunk gates, and where completions synchronise.
 
-Measured: 8 % (docs/eviction.md), and 16 %.
+Measured: 8 % (docs/theory/eviction.md), and 16 %.
 """
 
 SYNCHRONISED = "the lengths are so few that completions synchronise ({} roots outside the unit circle)"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +22,7 @@ REFERENCES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReport:
+class PoolReport(Described):
     """One pool at its share of the arrivals. Rates are of the whole pool, times of one replica.
 
     Attributes
@@ -57,6 +57,10 @@ class PoolReport:
         Mean requests resident per replica.
     evictions_per_request : float
         Evictions per request at capacity; fewer below it.
+
+    Examples
+    --------
+    See :func:`stability.analyze`.
     """
 
     name: str
@@ -119,6 +123,10 @@ class StabilityReport:
     references : tuple of str
     peak : StabilityReport or None
         The same at the peak window of a rate schedule.
+
+    Examples
+    --------
+    See :func:`stability.analyze`.
     """
 
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""`docs/fleets.md`: its plan is one, its Python runs, its outputs are what the commands print."""
+"""`docs/guides/fleets.md`: its plan is one, its Python runs, its outputs are what the commands print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_page_shows_what_happens(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli) -> None:
-    text = (root / "docs" / "fleets.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "guides" / "fleets.md").read_text(encoding="utf-8")
     (plan,) = blocks(text, "yaml")
     monkeypatch.chdir(tmp_path)
     Path("plan.yaml").write_text(plan, encoding="utf-8")

@@ -25,7 +25,7 @@ UNITS = {
 
 def glossary(root: Path) -> dict[str, str]:
     """Unit of each name in code font in the second column of a table of four."""
-    text = (root / "docs" / "glossary.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|[^|]*\| `(\w+)` \|[^|]*\| ([^|]+) \|$", text, flags=re.MULTILINE)
     return dict(rows)
 
@@ -49,19 +49,21 @@ def test_every_glossary_name_exists_in_code(root: Path) -> None:
     entries = glossary(root)
     assert len(entries) > 25
     missing = sorted(set(entries) - code_names())
-    assert not missing, f"docs/glossary.md lists {missing}, which no public name uses. Rename or drop the rows."
+    assert not missing, (
+        f"docs/reference/glossary.md lists {missing}, which no public name uses. Rename or drop the rows."
+    )
 
 
 def test_units_in_names_agree_with_the_glossary(root: Path) -> None:
     for name, unit in glossary(root).items():
         ending = max((e for e in UNITS if name.endswith(e)), key=len, default=None)
         if ending is not None and name not in ("max_num_batched_tokens",):
-            assert unit == UNITS[ending], f"{name} ends in {ending}, but docs/glossary.md gives {unit}."
+            assert unit == UNITS[ending], f"{name} ends in {ending}, but docs/reference/glossary.md gives {unit}."
 
 
 @pytest.mark.parametrize(
     "ending", ["_s", "_per_s", "_tokens", "_bytes", "_bytes_per_s", "_bytes_per_token", "_per_hour"]
 )
 def test_every_unit_ending_is_explained(root: Path, ending: str) -> None:
-    text = (root / "docs" / "glossary.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
     assert f"| `{ending}` |" in text

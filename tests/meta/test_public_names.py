@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from enum import Enum
 from types import ModuleType
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 import stability
+from stability.model.iteration import IterationLaw
 
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples", "See Also")
 FOREIGN_UNITS = re.compile(r"_(ms|us|ns|sec|secs|seconds|minutes|kb|mb|gb|kib|mib|gib|per_min|per_minute|percent)$")
@@ -132,6 +135,51 @@ def test_functions_say_what_they_return(label: str) -> None:
     assert returns in (None, "None") or {"Returns", "Yields"} & set(found), f"{label} has no Returns section."
 
 
+def shown_elsewhere(text: str) -> str | None:
+    """The public function whose example shows a result or record: "See :func:`stability.name`." in its Examples."""
+    found = re.match(r"See :func:`(stability\.[\w.]+)`", sections(text).get("Examples", ""))
+    return found[1] if found else None
+
+
+@pytest.mark.parametrize(
+    "label", [label for label, v in OBJECTS.items() if inspect.isclass(v) or inspect.isfunction(v)]
+)
+def test_every_public_name_has_an_example(label: str) -> None:
+    """Functions and what users build show a doctest; results and records may point to the function that makes them."""
+    text = inspect.getdoc(OBJECTS[label]) or ""
+    target = shown_elsewhere(text)
+    if target is not None:
+        assert inspect.isclass(OBJECTS[label]), f"{label} is a function, must show an example of its own."
+        assert target in OBJECTS, f"{label} points to {target}, which is no public name."
+        text = inspect.getdoc(OBJECTS[target]) or ""
+    assert ">>> " in sections(text).get("Examples", ""), (
+        f"{label} has no example. Add an Examples section with a doctest, or for a result 'See :func:`stability.maker`.'"
+    )
+
+
+def raises(value: Any) -> bool:
+    """Whether a function, or the constructor of a class, raises or checks its arguments in its own body."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
+    if isinstance(body, ast.ClassDef):
+        built = [n for n in body.body if isinstance(n, ast.FunctionDef) and n.name in ("__init__", "__post_init__")]
+    else:
+        built = [body]  # type: ignore[list-item]
+    called = [node for part in built for node in ast.walk(part)]
+    names = [getattr(n.func, "id", getattr(n.func, "attr", "")) for n in called if isinstance(n, ast.Call)]
+    return any(isinstance(n, ast.Raise) for n in called) or any(re.match("_?check", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    "label", [label for label, v in OBJECTS.items() if inspect.isclass(v) or inspect.isfunction(v)]
+)
+def test_what_raises_says_so(label: str) -> None:
+    value = OBJECTS[label]
+    if raises(value):
+        assert "Raises" in sections(inspect.getdoc(value) or ""), (
+            f"{label} raises. Add a Raises section that says when."
+        )
+
+
 @pytest.mark.parametrize("label", sorted(CALLABLES))
 def test_signatures_are_explicit(label: str) -> None:
     for parameter in parameters(CALLABLES[label][0]):
@@ -171,3 +219,38 @@ def test_results_are_frozen_and_slotted_and_public_ones_keyword_only(label: str,
     if value in OBJECTS.values():
         fields = [f for f in dataclasses.fields(value) if f.init]
         assert all(f.kw_only for f in fields), f"{label} takes positional arguments. Results are keyword-only."
+
+
+PUBLIC_RESULTS = {label: value for label, value in result_classes().items() if value in OBJECTS.values()}
+NOUNS = (
+    "Fleet",
+    "Pool",
+    "Replica",
+    "Engine",
+    "Workload",
+    "RequestClass",
+    "Targets",
+    "Candidate",
+    "lengths.Lengths",
+    "lengths.Length",
+)
+
+
+@pytest.mark.parametrize("label", [*sorted(PUBLIC_RESULTS), *(f"stability.{name}" for name in NOUNS)])
+def test_results_and_nouns_are_tables_in_notebooks(label: str) -> None:
+    value = PUBLIC_RESULTS.get(label, OBJECTS.get(label))
+    assert hasattr(value, "_repr_html_"), (
+        f"{label} has no _repr_html_. Inherit from Tabular or Described of stability/_result.py."
+    )
+    assert inspect.isabstract(value) or "__repr__" in {name for base in value.__mro__[:-1] for name in vars(base)}, (
+        f"{label} has no one-line repr."
+    )
+
+
+@pytest.mark.parametrize(
+    "label", [label for label, v in OBJECTS.items() if inspect.isclass(v) and issubclass(v, IterationLaw)]
+)
+def test_laws_are_formulas_in_notebooks(label: str) -> None:
+    value = OBJECTS[label]
+    if label != "stability.iteration.IterationLaw":
+        assert hasattr(value, "_repr_latex_"), f"{label} has no _repr_latex_. See stability/model/iteration/latex.py."

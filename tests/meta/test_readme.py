@@ -30,7 +30,7 @@ def test_outputs_are_what_the_commands_print(root: Path, capsys: pytest.CaptureF
         assert pasted == capsys.readouterr().out, f"Paste the output of `stability {command}` into README.md."
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/plans.md", "docs/sizing.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/reference/plans.md", "docs/guides/sizing.md"])
 def test_plans_are_plans(root: Path, name: str) -> None:
     plans = re.findall(r"^```yaml\n(.+?)^```", (root / name).read_text(encoding="utf-8"), re.M | re.S)
     assert plans

@@ -58,12 +58,12 @@ def test_reference_and_kernel_or_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_theory_or_explicit_none(name: str, root: Path) -> None:
-    text = (root / "docs" / "schedulers.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "guides" / "schedulers.md").read_text(encoding="utf-8")
     row = re.search(rf"^\| `{name}` \|(.+)\|$", text, flags=re.MULTILINE)
-    assert row, f"docs/schedulers.md has no row for {name}. Say what its theory and its simulation are."
+    assert row, f"docs/guides/schedulers.md has no row for {name}. Say what its theory and its simulation are."
     cells = [cell.strip() for cell in row[1].split("|")]
     assert len(cells) == 4
-    assert all(cells), f"{name} has an empty cell in docs/schedulers.md. Write 'none'."
+    assert all(cells), f"{name} has an empty cell in docs/guides/schedulers.md. Write 'none'."
 
 
 def test_codes_are_distinct() -> None:

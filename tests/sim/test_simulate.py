@@ -167,9 +167,6 @@ def test_a_queue_that_may_settle_is_not_called_overloaded() -> None:
 
 
 def test_series_and_plot() -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     result = run(resolution_s=0.5)
     series = result.series
     assert len(series["time_s"]) == int(result.end_s / 0.5) + 1
@@ -177,7 +174,6 @@ def test_series_and_plot() -> None:
     assert series["running"].mean() == pytest.approx(run(warmup=0.0).running_mean, rel=0.1)
     axes = result.plot()
     assert axes.get_ylabel() == "requests"
-    mpl.pyplot.close("all")
     with pytest.raises(InputError, match="resolution_s"):
         run().plot()
 

@@ -122,7 +122,9 @@ def test_files_that_are_no_grids(tmp_path: Path) -> None:
 
 
 def test_grids_of_the_documentation(root: Path, tmp_path: Path) -> None:
-    grids = re.findall(r"^```yaml\n(.+?)^```", (root / "docs" / "sweeps.md").read_text(encoding="utf-8"), re.M | re.S)
+    grids = re.findall(
+        r"^```yaml\n(.+?)^```", (root / "docs" / "guides" / "sweeps.md").read_text(encoding="utf-8"), re.M | re.S
+    )
     assert grids
     for text in grids:
         (tmp_path / "plan.yaml").write_text((root / "stability/io/plan/examples/chat.yaml").read_text())

@@ -39,6 +39,17 @@ def read_trace(path: str | os.PathLike[str], *, format: str | None = None, sort:
     ------
     TraceError
         If the file cannot be read, has no known header, or holds a value that makes no sense; with file and line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import stability as st
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "requests.csv")
+    ...     _ = path.write_text(chr(10).join(["arrival_s,prompt_tokens,output_tokens", "0.0,100,20", "2.0,300,40"]))
+    ...     trace = st.read_trace(path)
+    >>> trace.workload().lengths.prompt_mean_tokens
+    200.0
     """
     source = TraceSource(path)
     if format is not None:

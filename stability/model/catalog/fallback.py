@@ -33,6 +33,10 @@ class Efficiency:
         Latency of one all-reduce, s.
     host_s : float
         Scheduler and host time of a step, s (the 2.7 ms added to laws of kernel times).
+
+    Examples
+    --------
+    See :func:`stability.catalog.roofline`.
     """
 
     weights: float = 0.86

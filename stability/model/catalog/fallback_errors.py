@@ -36,6 +36,10 @@ class RooflineError:
         Median signed error: positive where the roofline is slower than the measurement.
     compositions : int
         Batches compared: those whose KV fits on the GPUs.
+
+    Examples
+    --------
+    See :func:`stability.catalog.roofline_errors`.
     """
 
     record: LawRecord
@@ -58,6 +62,13 @@ def roofline_errors(efficiency: Efficiency | None = None) -> tuple[RooflineError
     -------
     tuple of RooflineError
         One per law whose model fits its GPUs, in the catalog's order.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> errors = st.catalog.roofline_errors()
+    >>> len(errors) > 50, all(item.median_error <= item.max_error for item in errors)
+    (True, True)
     """
     return tuple(_errors(efficiency))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from ..._result import Described
 from ...errors import InputError, check_number
 from .files import find, number_or_none, read_rows, split_names
 
@@ -12,7 +13,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
+class Gpu(Described):
     """One accelerator. Build one to plan with hardware the catalog lacks.
 
     Parameters
@@ -36,6 +37,15 @@ class Gpu:
         Other spellings.
     source : str
         Where the numbers come from.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    See :func:`stability.catalog.gpu`.
     """
 
     name: str

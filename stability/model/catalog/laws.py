@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from ..._result import Described
 from ...errors import check_choice, check_integer
 from ..iteration import IterationLaw, TwoPhase
 from ..iteration.affine import affine
@@ -30,6 +31,10 @@ class FitQuality:
         Mean absolute error over the measured time.
     max_error : float
         Largest error over the measured time.
+
+    Examples
+    --------
+    See :func:`stability.catalog.find_law`.
     """
 
     r2: float
@@ -38,7 +43,7 @@ class FitQuality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LawRecord:
+class LawRecord(Described):
     """A step-time law and its provenance.
 
     Parameters
@@ -66,6 +71,10 @@ class LawRecord:
         Range or peculiarity of the fit.
     source : str
         Where the numbers come from.
+
+    Examples
+    --------
+    See :func:`stability.catalog.find_law`.
     """
 
     gpu: str

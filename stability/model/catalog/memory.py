@@ -40,6 +40,14 @@ def activation_reserve(model: Model, engine: Engine, *, tensor_parallel: int = 1
     Notes
     -----
     vLLM 0.19 with B = 2048 keeps 41 408 KV tokens of Llama-3.1-8B on an RTX 4090: 1.70 GB; the formula gives 1.71 GB.
+
+    Examples
+    --------
+    1 GiB + 2*2048*(4*4096 + 3*14336) + 12*256*128256 bytes:
+
+    >>> import stability as st
+    >>> round(st.catalog.activation_reserve(st.catalog.model("Llama-3.1-8B"), st.Engine()) / 1e9, 2)
+    1.71
     """
     activations = 2.0 * engine.max_num_batched_tokens * (4 * model.hidden + 3 * model.ffn / tensor_parallel)
     return FIXED_RESERVE_BYTES + activations + LOGIT_BYTES * engine.max_num_seqs * model.vocabulary

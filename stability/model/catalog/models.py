@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from ..._result import Described
 from ...errors import InputError, check_choice, check_integer
 from .files import find, read_rows, split_names
 
@@ -16,7 +17,7 @@ KV_BYTES = {"bf16": 2.0, "fp8": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(Described):
     """The shape of a transformer. Build one to plan with a model the catalog lacks.
 
     Parameters
@@ -43,6 +44,15 @@ class Model:
         Other spellings, and models of the same shape.
     source : str
         Where the numbers come from.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    See :func:`stability.catalog.model`.
     """
 
     name: str

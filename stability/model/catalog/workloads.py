@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._result import Described
 from ...errors import InputError
 from ..lengths import GaussianCopula, Lengths, ProductPart, Quantiles
 from .files import find, read_text
@@ -30,6 +31,10 @@ class LengthMoments:
         E[s^2], E[o^2].
     footprint_mean : float, optional
         E[so + o^2/2], the resident KV volume for long lengths.
+
+    Examples
+    --------
+    See :func:`stability.catalog.workload`.
     """
 
     prompt_mean: float | None
@@ -41,7 +46,7 @@ class LengthMoments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadRecord:
+class WorkloadRecord(Described):
     """Lengths and mean rate of a published workload.
 
     Parameters
@@ -68,6 +73,10 @@ class WorkloadRecord:
         Longest prompt, output, and prompt + output of one request in the trace.
     source : str
         Where the numbers come from.
+
+    Examples
+    --------
+    See :func:`stability.catalog.workload`.
     """
 
     name: str
@@ -138,6 +147,12 @@ def workload(name: str) -> WorkloadRecord:
     ------
     UnknownNameError
         If the catalog has none; the message gives the nearest names.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.catalog.workload("azure-conv-2023").name
+    'azure-conv-2023'
     """
     if not isinstance(name, str):
         raise InputError(f"workload = {name!r}, must be a name. Give a name such as 'azure-conv-2023'.")

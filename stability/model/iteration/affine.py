@@ -9,6 +9,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray
 from ...errors import InputError
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula, linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,11 @@ class IterationTime(IterationLaw):
         Per KV token read by decoding requests (ck), s.
     per_prefill_context_s : float >= 0
         Per unit of prefill attention work, chunk * (past + chunk/2) (ca), s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Examples
     --------
@@ -83,6 +89,13 @@ class IterationTime(IterationLaw):
             self.per_kv_token_s,
             self.per_prefill_context_s,
         )
+
+    def latex_sum(self) -> str:
+        """The law as a sum in LaTeX, without the name of what it gives."""
+        return linear(tuple(zip(self.coefficients, ("", "P", "D", "K", "A"), strict=True)))
+
+    def _repr_latex_(self) -> str:
+        return formula(self.latex_sum())
 
     def scaled(self, factor: float) -> IterationTime:
         return affine(*(c * factor for c in self.coefficients))

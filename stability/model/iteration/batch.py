@@ -15,6 +15,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray, IntArray
 from ...errors import InputError, check_integer, check_number
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula, linear, number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,13 @@ class BatchLaw(IterationLaw):
     ----------
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.Hinge(base_s=0.01, per_token_s=1e-4, threshold_tokens=100)
+    >>> isinstance(law, st.iteration.BatchLaw), float(law.of_batch_s(200))  # 10 ms + 100 tokens of 0.1 ms
+    (True, 0.02)
     """
 
     per_kv_token_s: float = 0.0
@@ -33,6 +41,14 @@ class BatchLaw(IterationLaw):
     @abstractmethod
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         """phi(b): the part of the iteration time that depends on `batched_tokens`, s, elementwise."""
+
+    @abstractmethod
+    def latex_batch(self) -> str:
+        """phi(b) in LaTeX, b = P + D."""
+
+    def _repr_latex_(self) -> str:
+        rest = linear(((self.per_kv_token_s, "K"), (self.per_prefill_context_s, "A")))
+        return formula(self.latex_batch(), rest) + r"$,\quad b = P + D$"
 
     @abstractmethod
     def breakpoints(self, most: int) -> IntArray:
@@ -70,6 +86,18 @@ class Hinge(BatchLaw):
         Where the batch starts to cost, tokens.
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.Hinge(base_s=0.01, per_token_s=1e-4, threshold_tokens=100)
+    >>> law.time_s(0, [50, 100, 200], 0).tolist()
+    [0.01, 0.01, 0.02]
     """
 
     base_s: float
@@ -82,6 +110,9 @@ class Hinge(BatchLaw):
 
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         return self.base_s + self.per_token_s * np.maximum(0.0, as_float(batched_tokens) - self.threshold_tokens)
+
+    def latex_batch(self) -> str:
+        return rf"{number(self.base_s)} + {number(self.per_token_s)} \max(0, b - {number(self.threshold_tokens)})"
 
     def breakpoints(self, most: int) -> IntArray:
         kink = math.floor(self.threshold_tokens)
@@ -114,6 +145,11 @@ class Staircase(BatchLaw):
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     The published fit of arXiv 2504.07347 (CodeLlama-34B on one A100) at its full batch:
@@ -134,6 +170,9 @@ class Staircase(BatchLaw):
 
     def of_batch_s(self, batched_tokens: ArrayLike) -> FloatArray:
         return self.base_s + self.per_step_s * np.ceil(as_float(batched_tokens) / self.step_tokens)
+
+    def latex_batch(self) -> str:
+        return rf"{number(self.base_s)} + {number(self.per_step_s)} \lceil b / {number(self.step_tokens)} \rceil"
 
     def breakpoints(self, most: int) -> IntArray:
         last = self.step_tokens * (most // self.step_tokens)
@@ -175,6 +214,20 @@ class Roofline(BatchLaw):
         Experts per token over experts.
     per_kv_token_s, per_prefill_context_s : float >= 0
         As in `IterationTime`, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Reading the weights takes 10 ms, a token 0.1 ms of arithmetic: beyond 100 tokens arithmetic decides.
+
+    >>> import stability as st
+    >>> law = st.iteration.Roofline(weights_s=0.01, per_token_compute_s=1e-4)
+    >>> law.time_s(0, [1, 100, 200], 0).tolist()
+    [0.01, 0.01, 0.02]
     """
 
     overhead_s: float = 0.0
@@ -205,6 +258,14 @@ class Roofline(BatchLaw):
         b = as_float(batched_tokens)
         weights = self.weights_s + self.experts_s * (1.0 - np.power(1.0 - self.expert_share, b))
         return self.overhead_s + self.per_token_s * b + np.maximum(weights, self.per_token_compute_s * b)
+
+    def latex_batch(self) -> str:
+        weights = number(self.weights_s)
+        if self.experts_s:
+            weights += rf" + {number(self.experts_s)} (1 - {number(1 - self.expert_share)}^b)"
+        ahead = linear(((self.overhead_s, ""), (self.per_token_s, "b")))
+        roof = rf"\max({weights},\ {number(self.per_token_compute_s)}\,b)"
+        return roof if ahead == "0" else f"{ahead} + {roof}"
 
     def breakpoints(self, most: int) -> IntArray:
         if self.experts_s > 0:

@@ -11,6 +11,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray, read_only
 from ...errors import InputError, check_number
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula, linear
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -27,6 +28,20 @@ class Table(IterationLaw):
         Measured times, s.
     per_prefill_context_s : float >= 0
         Added per unit of prefill attention work, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    Measured with 1 and 101 requests decoding; halfway between, the mean of the two:
+
+    >>> import stability as st
+    >>> law = st.iteration.Table([0], [1, 101], [0], [[[0.01], [0.03]]])
+    >>> round(float(law.time_s(0, 51, 0)), 9)
+    0.02
     """
 
     prefill_tokens: tuple[float, ...]
@@ -104,6 +119,11 @@ class Table(IterationLaw):
         )
         time = np.maximum(_blend(low, high, w), self.times_s.min())
         return np.asarray(time + self.per_prefill_context_s * as_float(prefill_context))
+
+    def _repr_latex_(self) -> str:
+        rest = linear(((self.per_prefill_context_s, "A"),))
+        shape = r" \times ".join(map(str, self.times_s.shape))
+        return formula(rf"\mathrm{{table}}_{{{shape}}}(P, D, K)", rest)
 
     def encode(self) -> tuple[int, FloatArray]:
         sizes = np.array([len(self.prefill_tokens), len(self.decode_tokens), len(self.kv_tokens)], dtype=np.float64)

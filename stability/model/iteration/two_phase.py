@@ -9,6 +9,7 @@ import numpy as np
 from ..._types import ArrayLike, FloatArray
 from .affine import IterationTime
 from .base import IterationLaw, LawKind, as_float
+from .latex import formula
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,13 @@ class TwoPhase(IterationLaw):
     ----------
     decode, mixed : IterationTime
         The two laws.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.iteration.TwoPhase(decode=st.IterationTime(base_s=0.01), mixed=st.IterationTime(base_s=0.03))
+    >>> law.time_s([0, 512], [8, 8], 0).tolist()  # without and with a prompt chunk
+    [0.01, 0.03]
     """
 
     decode: IterationTime
@@ -38,6 +46,10 @@ class TwoPhase(IterationLaw):
             self.mixed.time_s(prefill_tokens, decode_tokens, kv_tokens, prefill_context),
             self.decode.time_s(prefill_tokens, decode_tokens, kv_tokens, prefill_context),
         )
+
+    def _repr_latex_(self) -> str:
+        cases = rf"{self.decode.latex_sum()} & P = 0 \\ {self.mixed.latex_sum()} & P > 0"
+        return formula(rf"\begin{{cases}} {cases} \end{{cases}}")
 
     def encode(self) -> tuple[int, FloatArray]:
         return int(LawKind.TWO_PHASE), np.array([*self.decode.coefficients, *self.mixed.coefficients])

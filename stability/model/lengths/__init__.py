@@ -4,13 +4,11 @@ from .continuous import Gamma as Gamma
 from .continuous import LogNormal as LogNormal
 from .continuous import Pareto as Pareto
 from .continuous import Weibull as Weibull
-from .joint import AtomPart as AtomPart
 from .joint import Empirical as Empirical
 from .joint import GaussianCopula as GaussianCopula
 from .joint import Independent as Independent
 from .joint import Lengths as Lengths
 from .joint import Mixture as Mixture
-from .joint import ProductPart as ProductPart
 from .joint import token_array as token_array
 from .marginal import Constant as Constant
 from .marginal import Discrete as Discrete
@@ -18,3 +16,5 @@ from .marginal import Geometric as Geometric
 from .marginal import Length as Length
 from .marginal import Quantiles as Quantiles
 from .marginal import Uniform as Uniform
+from .parts import AtomPart as AtomPart
+from .parts import ProductPart as ProductPart

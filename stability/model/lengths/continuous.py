@@ -63,6 +63,11 @@ class LogNormal(Discretised):
     limit : int >= 1, optional
         Truncation, tokens; without it lengths are unbounded.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> LogNormal(500, cv=1.0, limit=8192).max_tokens
@@ -109,6 +114,17 @@ class Gamma(Discretised):
     ----------
     mean_tokens, cv, limit
         As for `LogNormal`.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> round(st.lengths.Gamma(500, cv=1.0).mean)  # the exponential law
+    500
     """
 
     mean_tokens: float
@@ -144,6 +160,17 @@ class Weibull(Discretised):
         Exponent of the hazard's cumulative.
     limit : int >= 1, optional
         Truncation, tokens.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> round(st.lengths.Weibull(500, shape=1.0).std)  # shape 1 is the exponential law: deviation = mean
+    500
     """
 
     mean_tokens: float
@@ -178,6 +205,20 @@ class Pareto(Discretised):
         Exponent; the mean is finite only above 1 or when truncated.
     limit : int
         Truncation, tokens; required, since no serving engine accepts an unbounded power law.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    P(X > 200) = (100/200)**2 = 1/4, lengths being rounded to whole tokens:
+
+    >>> import stability as st
+    >>> law = st.lengths.Pareto(100, tail_index=2.0, limit=100_000)
+    >>> round(float(law.probabilities[law.values > 200].sum()), 2)
+    0.25
     """
 
     low: float

@@ -9,88 +9,30 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from ..._result import html_table
 from ..._types import ArrayLike, FloatArray, IntArray, read_only
 from ...errors import InputError, check_number
 from .continuous import normal_distribution
 from .marginal import MAX_TOKENS, Length
-
-CHUNK = 1 << 18
-"""Pairs evaluated at a time, so that memory stays bounded however long the trace."""
-
-PairFunction = Callable[[IntArray, IntArray], FloatArray]
-"""A function of (prompt, output) arrays of one shape, evaluated elementwise."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ProductPart:
-    """Independent prompt and output lengths: one component of a mixture.
-
-    Parameters
-    ----------
-    weight : float in [0, 1]
-        Probability of the component.
-    prompt, output : Length
-        The two marginal laws.
-    """
-
-    weight: float
-    prompt: Length
-    output: Length
-
-    def mean(self, function: PairFunction) -> float:
-        """E[f(s, o)] for f = `function`, by visiting every pair."""
-        s, ps = self.prompt.values, self.prompt.probabilities
-        o, po = self.output.values, self.output.probabilities
-        rows = max(1, CHUNK // len(o))
-        total = 0.0
-        for start in range(0, len(s), rows):
-            block = s[start : start + rows, None]
-            shape = (len(block), len(o))
-            values = function(np.broadcast_to(block, shape), np.broadcast_to(o, shape))
-            total += float(ps[start : start + rows] @ (values @ po))
-        return total
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AtomPart:
-    """Pairs of lengths: one component of a mixture.
-
-    Parameters
-    ----------
-    weight : float in [0, 1]
-        Probability of the component.
-    prompt_tokens, output_tokens : (n,) array of int
-        The pairs, tokens.
-    probabilities : (n,) array or None
-        Probability of each pair within the component; None if all are equally likely.
-    """
-
-    weight: float
-    prompt_tokens: IntArray
-    output_tokens: IntArray
-    probabilities: FloatArray | None
-
-    def mean(self, function: PairFunction) -> float:
-        """E[f(s, o)] for f = `function`, over the pairs."""
-        total = 0.0
-        for start in range(0, len(self.prompt_tokens), CHUNK):
-            piece = slice(start, start + CHUNK)
-            values = function(self.prompt_tokens[piece], self.output_tokens[piece])
-            total += float(values.sum() if self.probabilities is None else self.probabilities[piece] @ values)
-        return total / len(self.prompt_tokens) if self.probabilities is None else total
-
-
-Part = ProductPart | AtomPart
+from .parts import CHUNK, AtomPart, PairFunction, Part, ProductPart
 
 
 class Lengths(ABC):
-    """A joint distribution of prompt and output lengths, in tokens, both >= 1."""
+    """A joint distribution of prompt and output lengths, in tokens, both >= 1.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Uniform(1, 3))
+    >>> law.output_mean_tokens, law.max_total_tokens, law.expect(lambda s, o: s * o)
+    (2.0, 103.0, 200.0)
+    """
 
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
@@ -114,6 +56,11 @@ class Lengths(ABC):
     @abstractmethod
     def max_total_tokens(self) -> float:
         """Largest possible prompt + output of one request, tokens (infinite if unbounded)."""
+
+    def _repr_html_(self) -> str:
+        figures = (self.prompt_mean_tokens, self.output_mean_tokens, self.max_prompt_tokens, self.max_output_tokens)
+        names = ("prompt tokens, mean", "output tokens, mean", "longest prompt", "longest output")
+        return html_table([(name, f"{x:.6g}") for name, x in zip(names, figures, strict=True)], caption=repr(self))
 
     def expect(self, function: PairFunction) -> float:
         """E[f(s, o)] for any elementwise `function` of prompt and output arrays.
@@ -167,6 +114,11 @@ class Independent(Lengths):
     prompt, output : Length
         The two marginal laws.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> from stability.model.lengths import Independent, Uniform
@@ -207,6 +159,18 @@ class Empirical(Lengths):
     ----------
     prompt_tokens, output_tokens : (n,) array_like of int, >= 1
         The observed pairs, in arrival order.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.lengths.Empirical([100, 300], [10, 30])
+    >>> law.prompt_mean_tokens, law.expect(lambda s, o: s * o), round(law.correlation, 6)  # (1000 + 9000)/2
+    (200.0, 5000.0, 1.0)
     """
 
     prompt_tokens: IntArray
@@ -271,6 +235,19 @@ class Mixture(Lengths):
         The laws.
     weights : sequence of float >= 0
         Their probabilities up to a factor.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> short = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(10))
+    >>> long = st.lengths.Independent(st.lengths.Constant(500), st.lengths.Constant(10))
+    >>> st.lengths.Mixture([short, long], [3, 1]).prompt_mean_tokens  # (3*100 + 500)/4
+    200.0
     """
 
     components: tuple[Lengths, ...]
@@ -334,6 +311,18 @@ class GaussianCopula(Lengths):
         The marginal laws, usually `Quantiles`.
     spearman : float in (-1, 1)
         Rank correlation; the normal correlation is 2 sin(pi spearman/6) (Pearson 1907), exact for continuous laws.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> law = st.lengths.GaussianCopula(st.lengths.Uniform(1, 100), st.lengths.Uniform(1, 100), spearman=0.5)
+    >>> round(law.normal_correlation, 4)  # 2 sin(pi/12)
+    0.5176
     """
 
     GRID = 192
@@ -426,6 +415,12 @@ def token_array(name: str, tokens: ArrayLike) -> IntArray:
     ------
     InputError
         Naming the first bad entry and the rule.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.lengths.token_array("prompt_tokens", [1, 2.0]).tolist()
+    [1, 2]
     """
     try:
         raw = np.asarray(tokens)

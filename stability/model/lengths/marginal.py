@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..._result import html_table
 from ..._types import ArrayLike, FloatArray, IntArray, dot, read_only
 from ...errors import InputError, check_integer, check_number
 
@@ -33,6 +34,15 @@ class Length(ABC):
 
     Subclasses say what their mass function is (`_tabulate`) and how long a length can get (`max_tokens`,
     infinite for unbounded families).
+
+    Examples
+    --------
+    Every law is a table of whole numbers and their probabilities:
+
+    >>> import stability as st
+    >>> law = st.lengths.Uniform(1, 4)
+    >>> law.values.tolist(), law.probabilities.tolist(), law.mean, law.moment(2)  # (1 + 4 + 9 + 16)/4
+    ([1, 2, 3, 4], [0.25, 0.25, 0.25, 0.25], 2.5, 7.5)
     """
 
     @property
@@ -48,6 +58,10 @@ class Length(ABC):
     def _table(self) -> tuple[IntArray, FloatArray]:
         values, probabilities = self._tabulate()
         return read_only(values), read_only(probabilities)
+
+    def _repr_html_(self) -> str:
+        figures = [("mean", f"{self.mean:.6g} tokens"), ("standard deviation", f"{self.std:.6g} tokens")]
+        return html_table([*figures, ("longest", f"{self.max_tokens:.6g} tokens")], caption=repr(self))
 
     @property
     def values(self) -> IntArray:
@@ -100,6 +114,11 @@ class Constant(Length):
     tokens : int >= 1
         The length.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> Constant(100).mean
@@ -127,6 +146,11 @@ class Uniform(Length):
     ----------
     low, high : int, 1 <= low <= high
         The ends, tokens.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Examples
     --------
@@ -171,6 +195,11 @@ class Discrete(Length):
         The lengths, tokens.
     weights : sequence of float >= 0, optional
         Their probabilities up to a factor; equal if omitted.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Examples
     --------
@@ -222,6 +251,11 @@ class Geometric(Length):
     limit : int >= 1, optional
         Truncation, tokens; without it lengths are unbounded.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> round(Geometric(200).std, 1)
@@ -260,6 +294,11 @@ class Quantiles(Length):
     tokens : sequence of float >= 0, non-decreasing
         The quantiles, tokens. The first and the last are the least and the greatest length: probability below the
         first level or beyond the last one is put on them.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
 
     Examples
     --------

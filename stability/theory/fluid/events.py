@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..._result import Described
 from ...errors import InputError, check_integer, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Burst:
+class Burst(Described):
     """All arrival rates times `factor` for a while.
 
     Parameters
@@ -20,6 +21,17 @@ class Burst:
         How long it lasts, s.
     at_s : float >= 0
         When it begins, s.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> st.Burst(factor=3.0, duration_s=60.0, at_s=30.0).end_s
+    90.0
     """
 
     factor: float = 2.0
@@ -38,7 +50,7 @@ class Burst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outage:
+class Outage(Described):
     """Replicas of a pool that stop, and may come back empty.
 
     Parameters
@@ -52,12 +64,26 @@ class Outage:
     until_s : float > at_s
         When as many come back; infinite if they do not, s.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Notes
     -----
     What ran on a lost replica is recomputed on the pool's others, prompt and the tokens generated so far, ahead of their
     queues; what waited on it joins their queues. Where the pool has no others, both wait for its return. New arrivals
     go to the pools that are up; where there are none, they are held until one is. The split stays static: replicas that
     return get their share of the arrivals, not of the queues of others.
+
+    Examples
+    --------
+    Two replicas of a pool stop at 60 s and return two minutes later:
+
+    >>> import stability as st
+    >>> outage = st.Outage(pool="chat", replicas=2, at_s=60.0, until_s=180.0)
+    >>> outage.until_s - outage.at_s
+    120.0
     """
 
     pool: str = ""

@@ -58,6 +58,10 @@ class FluidPath(Tabular):
         width 1.
     imbalance : float
         Requests that round-off made or lost, over those that arrived.
+
+    Examples
+    --------
+    See :func:`stability.fluid_path`.
     """
 
     schema: ClassVar[str] = "stability/fluid-path/1"

@@ -64,6 +64,10 @@ class Transient(Tabular):
         Their share of the arrivals from `shed_from_s` on while the load exceeds 1.
     reason : str
         What happens, in one sentence.
+
+    Examples
+    --------
+    See :func:`stability.transient`.
     """
 
     schema: ClassVar[str] = "stability/transient/1"
@@ -121,7 +125,7 @@ class Transient(Tabular):
         """The path on `ax`, or in panels, with the disturbance shaded."""
         axes = self.path.plot(ax)
         end_s = min(self.end_s, float(self.path.time_s[-1]))
-        axes.axvspan(self.begin_s, end_s, color="#999999", alpha=0.2, linewidth=0)
+        axes.axvspan(self.begin_s, end_s, color="#8C8C8C", alpha=0.2, linewidth=0)
         return axes
 
 

@@ -1,4 +1,4 @@
-"""Prints the documentation page: `python -m stability.theory.symbolic > docs/derivations.md`."""
+"""Prints the documentation page: `python -m stability.theory.symbolic > docs/theory/derivations.md`."""
 
 import sys
 

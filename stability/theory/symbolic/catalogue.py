@@ -162,7 +162,7 @@ def derive_all() -> dict[str, list[Derivation]]:
 HEADER = """\
 # Derivations
 
-<!-- Made by `python -m stability.theory.symbolic > docs/derivations.md`, sympy {version}. -->
+<!-- Made by `python -m stability.theory.symbolic > docs/theory/derivations.md`, sympy {version}. -->
 
 The formulas of the [theory](theory.md), derived with sympy from the definitions. Each has its standing, as there; "exact" is algebra
 on the stated assumptions. In Python the same steps, results and LaTeX come from `stability.theory.symbolic`, and each result is a

@@ -15,7 +15,7 @@ from ...errors import InputError
 from .symbols import QUANTITIES, Quantity, printed
 
 STANDINGS = ("exact", "necessary", "sufficient", "approximation")
-"""What a derivation proves about the replica, as in docs/theory.md; "exact" where it is algebra on stated assumptions."""
+"""What a derivation proves about the replica, as in docs/theory/theory.md; "exact" where it is algebra on stated assumptions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +225,9 @@ def symbol_of(item: sp.Symbol | str) -> sp.Symbol:
         return item
     found = [symbol for symbol in QUANTITIES if str(symbol) == item]
     if not found:
-        raise InputError(f"{item!r} is no symbol of the theory, must be one of docs/glossary.md. Spell it as there.")
+        raise InputError(
+            f"{item!r} is no symbol of the theory, must be one of docs/reference/glossary.md. Spell it as there."
+        )
     return found[0]
 
 

@@ -1,6 +1,6 @@
 """The symbols of the theory, with meaning and unit, and the expectation that turns lengths into moments.
 
-Names are those of docs/glossary.md. All symbols are positive unless said otherwise.
+Names are those of docs/reference/glossary.md. All symbols are positive unless said otherwise.
 """
 
 from __future__ import annotations

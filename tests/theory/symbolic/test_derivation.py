@@ -57,7 +57,7 @@ def test_latex_is_well_formed(everything: list[sym.Derivation]) -> None:
 def test_symbols_are_those_of_the_glossary(root: Path) -> None:
     rows = re.findall(
         r"^\| \$([^$]+)\$ \|[^|]*\|[^|]*\| ([^|]+) \|$",
-        (root / "docs" / "glossary.md").read_text(encoding="utf-8"),
+        (root / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8"),
         re.M,
     )
     printed = {entry.latex: entry for entry in QUANTITIES.values()}
@@ -66,7 +66,9 @@ def test_symbols_are_those_of_the_glossary(root: Path) -> None:
     for latex, unit in known.items():
         if latex == "G":
             continue  # workers of a barrier group in the glossary, where no derivation goes
-        assert printed[latex].unit == unit, f"{latex} has unit {printed[latex].unit}, in docs/glossary.md {unit}."
+        assert printed[latex].unit == unit, (
+            f"{latex} has unit {printed[latex].unit}, in docs/reference/glossary.md {unit}."
+        )
 
 
 def test_lambdify_takes_floats_and_arrays_and_is_compiled_once() -> None:
@@ -118,14 +120,14 @@ def test_bad_names_are_refused() -> None:
 
 
 def test_the_documentation_page_is_up_to_date(root: Path, sections: dict[str, list[sym.Derivation]]) -> None:
-    page = (root / "docs" / "derivations.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "theory" / "derivations.md").read_text(encoding="utf-8")
     made_with = re.search(r"sympy ([\w.]*\w)", page)
     assert made_with
     if made_with[1] != sp.__version__:
         pytest.skip(
             f"the page was made with sympy {made_with[1]}, whose order of terms may differ from {sp.__version__}"
         )
-    assert page == markdown(sections), "Run `python -m stability.theory.symbolic > docs/derivations.md`."
+    assert page == markdown(sections), "Run `python -m stability.theory.symbolic > docs/theory/derivations.md`."
 
 
 def test_import_of_the_package_loads_no_sympy(root: Path) -> None:
