@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from .page import report_option, write_page
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 
@@ -13,6 +16,7 @@ from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_
         ("stability check", "the bundled example"),
         ("stability check plan.yaml", "a plan of your own"),
         ("stability check --rate 200", "the example at another rate"),
+        ("stability check --report chat.html", "also as a page with pictures, to open in a browser"),
         ("stability check --json", "for scripts"),
     ),
     exit_codes=(
@@ -22,8 +26,9 @@ from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_
 )
 @click.argument("plan", required=False, type=click.Path())
 @rate_option
+@report_option
 @json_option
-def check(plan: str | None, rate_per_s: float | None, as_json: bool) -> int:
+def check(plan: str | None, rate_per_s: float | None, report: Path | None, as_json: bool) -> int:
     """Is the fleet of PLAN stable, by how much, what binds, and what changes the answer?
 
     PLAN is a YAML or TOML file; `stability schema` prints its JSON Schema. Without it, the bundled example runs.
@@ -44,9 +49,12 @@ def check(plan: str | None, rate_per_s: float | None, as_json: bool) -> int:
         *found.notes,
         *(f"{pool.name}: {note}" for pool in found.fleet.pools for note in pool.replica.notes),
     ]
+    if report is not None:
+        write_page(report, plan, found, workload, result, notes)
     if as_json:
         print_json({"plan": name, **result.to_dict(), "notes": notes})
     else:
         assumed = "\n".join(f"- {note}" for note in (*result.report.assumptions, *notes))
-        print_text(f"{name}\n\n{result.summary()}\n\nassumed\n{assumed}")
+        written = "" if report is None else f"\n\nreport in {report}"
+        print_text(f"{name}\n\n{result.summary()}\n\nassumed\n{assumed}{written}")
     return result.exit_code

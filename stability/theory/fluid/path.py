@@ -11,6 +11,7 @@ import numpy as np
 
 from ..._result import Tabular, seconds
 from ..._types import FloatArray
+from ..._extras import needs
 
 if TYPE_CHECKING:
     import pandas
@@ -163,6 +164,7 @@ class FluidPath(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per instant and pool, units in column names."""
+        needs("pandas")
         import pandas
 
         columns = (
