@@ -5,6 +5,9 @@ from ._result import Verdict as Verdict
 from .compare.result import PolicyOutcome as PolicyOutcome
 from .compare.result import SchedulerComparison as SchedulerComparison
 from .compare.schedulers import compare_schedulers as compare_schedulers
+from .compare.validate import Prediction as Prediction
+from .compare.validate import Validation as Validation
+from .compare.validate import validate as validate
 from .control import uncertainty as uncertainty
 from .control.admission import AdmissionPlan as AdmissionPlan
 from .control.admission import admission_control as admission_control

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from .page import report_option, write_page
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
+from .page import report_option, write_page
 
 
 @click.command(

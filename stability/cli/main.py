@@ -14,6 +14,8 @@ from ..errors import StabilityError, unknown_name
 
 COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
+    "simulate": "The fleet of a plan simulated token by token.",
+    "validate": "Theory against simulation of one plan.",
     "compare": "Two plans side by side.",
     "compare-routers": "One fleet under one router after another, simulated.",
     "compare-schedulers": "Published schedulers against the engine's own, on the same requests.",

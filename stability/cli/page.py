@@ -63,4 +63,6 @@ def write_page(
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--report = {str(path)!r} cannot be written ({error.strerror}). Choose another file.") from None
+        raise InputError(
+            f"--report = {str(path)!r} cannot be written ({error.strerror}). Choose another file."
+        ) from None

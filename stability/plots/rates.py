@@ -169,7 +169,9 @@ def lever_bars(report: StabilityReport, levers: Sequence[Lever], ax: Axes | None
     axes = _axes(ax, (4.6, 1.2 + 0.34 * len(names)))
     bars = axes.barh(names, values, color=[GREY, *[BLUE] * len(levers)], height=0.65)
     axes.bar_label(bars, [f"{value:.4g}" for value in values], padding=3, fontsize=8)
-    axes.axvline(report.rate_per_s, color="black", linewidth=1.2, linestyle="--", label=f"rate, {report.rate_per_s:.4g}/s")
+    axes.axvline(
+        report.rate_per_s, color="black", linewidth=1.2, linestyle="--", label=f"rate, {report.rate_per_s:.4g}/s"
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * max(*values, report.rate_per_s))
     axes.set_xlabel("capacity, requests/s")

@@ -110,7 +110,9 @@ def page_of(
     from .pictures import pictures
 
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     report = result.report
     return environment.from_string(template).render(
         title=title,
@@ -165,12 +167,14 @@ def _tables(result: CheckResult, fleet: Fleet) -> list[tuple[str, tuple[str, ...
         found.append(("What changes it", ("change", "capacity", "gain", "verdict at this rate"), levers))
     found.append(("Pools", report.pool_header(), report.pool_rows()))
     found.append(("Latency by pool, approximate", result.latency.header(), result.latency.rows()))
-    found.append(("What serves", ("pool", "replicas", "GPUs", "KV tokens", "slots", "token budget", "admission"), _served(fleet)))
+    found.append(
+        ("What serves", ("pool", "replicas", "GPUs", "KV tokens", "slots", "token budget", "admission"), _served(fleet))
+    )
     return found
 
 
 def _served(fleet: Fleet) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for pool in fleet.pools:
         replica, engine = pool.replica, pool.replica.engine
         policy = engine.admission if engine.scheduler is None else type(engine.scheduler).__name__
@@ -201,7 +205,9 @@ def _standing(report: StabilityReport) -> list[tuple[str, str, str]]:
         (
             f"proved: {rate(proved)}" if proved is not None else "proved: none",
             "proved, sufficient" if proved is not None else "-",
-            "reservation admission is stable below it" if proved is not None else "known for reservation admission only",
+            "reservation admission is stable below it"
+            if proved is not None
+            else "known for reservation admission only",
         ),
         (
             f"capacity: {rate(report.capacity_per_s)}",

@@ -6,7 +6,7 @@ is a fleet that has stood at its rate for ever.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -83,7 +83,7 @@ class RateCurve(Tabular):
         needs("pandas")
         import pandas
 
-        columns = [name for name in self.__dataclass_fields__ if name != "report"]
+        columns = [item.name for item in fields(self) if item.name != "report"]
         return pandas.DataFrame({name: getattr(self, name) for name in columns})
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -131,7 +131,7 @@ def rate_curve(fleet: Fleet, workload: Workload, *, points: int = 20) -> RateCur
     >>> fleet = st.Fleet.of(st.Replica(iteration=st.IterationTime(base_s=0.01), kv_capacity_tokens=100_000, engine=engine))
     >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
     >>> curve = st.rate_curve(fleet, st.Workload.poisson(5.0, lengths), points=5)
-    >>> curve.itl_s.round(6).tolist(), curve.rate_per_s[-1].round(2)  # capacity 10/s = 8 slots / (80 x 10 ms)
+    >>> curve.itl_s.round(6).tolist(), round(float(curve.rate_per_s[-1]), 2)  # capacity 10/s = 8 slots / (80 x 10 ms)
     ([0.01, 0.01, 0.01, 0.01, 0.01], 9.95)
     """
     count = check_integer("points", points, at_least=2)

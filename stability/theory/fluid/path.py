@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..._extras import needs
 from ..._result import Tabular, seconds
 from ..._types import FloatArray
-from ..._extras import needs
 
 if TYPE_CHECKING:
     import pandas
