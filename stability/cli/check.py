@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import InputError
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 from .page import report_option, write_page
 
@@ -34,11 +35,16 @@ def check(plan: str | None, rate_per_s: float | None, report: Path | None, as_js
     PLAN is a YAML or TOML file; `stability schema` prints its JSON Schema. Without it, the bundled example runs.
     """
     from ..theory.check import check as check_fleet
+    from .stages import check_stages, has_stages
 
     found = load_plan(plan)
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
-    result = check_fleet(found.fleet, workload, found.targets)
     name = EXAMPLE if plan is None else found.path
+    if has_stages(found):
+        if report is not None:
+            raise InputError(f"{name} has prefill or decode pools, must have mixed ones for --report. Leave it out.")
+        return check_stages(found, workload, name, as_json)
+    result = check_fleet(found.fleet, workload, found.targets)
     lengths = [
         f"{item.name}: mean prompt {item.lengths.prompt_mean_tokens:.0f}, mean output "
         f"{item.lengths.output_mean_tokens:.0f} tokens"
