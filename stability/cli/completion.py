@@ -14,9 +14,9 @@ VARIABLE = "_STABILITY_COMPLETE"
 @click.command(
     cls=Command,
     examples=(
-        ('eval "$(stability completion bash)"', "for this shell; put the line into .bashrc for every one"),
-        ('eval "$(stability completion zsh)"', "the same for zsh, in .zshrc"),
-        ("stability completion fish > ~/.config/fish/completions/stability.fish", "fish"),
+        ("stability completion bash > ~/.stability-complete", "then `source` that file in .bashrc"),
+        ("stability completion zsh > ~/.stability-complete", "then `source` that file in .zshrc"),
+        ("stability completion fish > ~/.config/fish/completions/stability.fish", "fish finds it there"),
     ),
     exit_codes="0, or 2 for an unknown SHELL.",
 )
