@@ -168,7 +168,8 @@ def lever_bars(report: StabilityReport, levers: Sequence[Lever], ax: Axes | None
     values = [report.capacity_per_s, *(lever.capacity_per_s for lever in levers)]
     axes = _axes(ax, (4.6, 1.2 + 0.34 * len(names)))
     bars = axes.barh(names, values, color=[GREY, *[BLUE] * len(levers)], height=0.65)
-    axes.bar_label(bars, [f"{value:.4g}" for value in values], padding=3, fontsize=8)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # the line of the rate may run behind
+    axes.bar_label(bars, [f"{value:.4g}" for value in values], padding=3, fontsize=8, bbox=paper)
     axes.axvline(
         report.rate_per_s, color="black", linewidth=1.2, linestyle="--", label=f"rate, {report.rate_per_s:.4g}/s"
     )

@@ -145,8 +145,8 @@ def _headroom(fleet: Fleet, workload: Workload, pool: str) -> Picture | None:
     return _drawn(
         "headroom",
         f"Capacity against headroom, pool {pool}",
-        f"KV kept free at admission: {percent(engine.watermark)} now, {percent(curve.best_watermark)} serves most "
-        f"({tuned.standing}).",
+        f"KV kept free at admission: {percent(engine.watermark)} now; the most is served at {percent(curve.best_watermark)}, "
+        f"{rate(high)} against {rate(tuned.now.capacity_per_s)} ({tuned.standing}).",
         draw,
         4.6,
     )

@@ -94,7 +94,7 @@ def test_headings_figures_and_tables_are_labelled(page: str) -> None:
     found = parsed(page)
     assert found.tags.count("h1") == 1
     assert found.tags.count("svg") == found.tags.count("figure") == found.tags.count("desc") == 6
-    titles = re.findall(r"<svg[^>]*><title id=\"[\w-]+\">([^<]+)</title><desc id=\"[\w-]+\">([^<]+)</desc>", page)
+    titles = re.findall(r"<svg[^>]*>\s*<title id=\"[\w-]+\">([^<]+)</title>\s*<desc id=\"[\w-]+\">([^<]+)</desc>", page)
     assert [title.split(",")[0] for title, _ in titles] == [
         "Load of each resource",
         "Rate against capacity",
