@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
@@ -40,7 +42,7 @@ def validate(plan: str | None, rate_per_s: float | None, requests: int | None, s
 
     found = load_plan(plan)
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
-    result = run(found.fleet, workload, requests=requests, rng=seed)
+    result = run(found.fleet, workload, requests=requests, rng=seed, progress=sys.stderr.isatty())
     name = EXAMPLE if plan is None else found.path
     if as_json:
         print_json({"plan": name, **result.to_dict(), "agrees": result.agrees})

@@ -138,7 +138,9 @@ class Validation(Tabular):
         return html_table(self._rows(), self._HEADER)
 
 
-def validate(fleet: Fleet, workload: Workload, *, requests: int | None = None, rng: RandomState = 0) -> Validation:
+def validate(
+    fleet: Fleet, workload: Workload, *, requests: int | None = None, rng: RandomState = 0, progress: bool = False
+) -> Validation:
     """Theory against simulation: capacity, verdict, and below capacity inter-token latency, KV occupancy and time to first token.
 
     The fleet is simulated twice: saturated, which measures its capacity, and at the workload's rate.
@@ -154,6 +156,8 @@ def validate(fleet: Fleet, workload: Workload, *, requests: int | None = None, r
         to 10 000.
     rng : int, SeedSequence, Generator or None
         Seed.
+    progress : bool
+        Show a progress bar of the run at the workload's rate.
 
     Returns
     -------
@@ -194,7 +198,9 @@ def validate(fleet: Fleet, workload: Workload, *, requests: int | None = None, r
     report = analyze(fleet, steady)
     measured = measured_capacity(fleet, steady, requests=min(count, 10_000), rng=saturated)
     capacity = _capacity(report, measured)
-    run = simulate(fleet, steady, requests=count, router=_split(report), keep="summary", rng=open_loop)
+    run = simulate(
+        fleet, steady, requests=count, router=_split(report), keep="summary", rng=open_loop, progress=progress
+    )
     notes = ["saturated: five runs of each pool; at the rate: one run under the split that the analysis assumes"]
     if workload.is_scheduled:
         notes.append("the rate schedule is taken at its time average")
