@@ -5,6 +5,9 @@ from ._result import Verdict as Verdict
 from .compare.result import PolicyOutcome as PolicyOutcome
 from .compare.result import SchedulerComparison as SchedulerComparison
 from .compare.schedulers import compare_schedulers as compare_schedulers
+from .compare.validate import Prediction as Prediction
+from .compare.validate import Validation as Validation
+from .compare.validate import validate as validate
 from .control import uncertainty as uncertainty
 from .control.admission import AdmissionPlan as AdmissionPlan
 from .control.admission import admission_control as admission_control
@@ -28,6 +31,7 @@ from .control.tuned import PoolTuning as PoolTuning
 from .control.tuned import TuningResult as TuningResult
 from .control.tuning import tune as tune
 from .errors import InputError as InputError
+from .errors import MissingLibraryError as MissingLibraryError
 from .errors import PlanError as PlanError
 from .errors import PlanSyntaxError as PlanSyntaxError
 from .errors import StabilityError as StabilityError
@@ -50,6 +54,7 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .report import html_report as html_report
 from .sim.barrier import BarrierResult as BarrierResult
 from .sim.barrier import simulate_barrier as simulate_barrier
 from .sim.bisection import BisectedCapacity as BisectedCapacity
@@ -80,5 +85,7 @@ from .theory.latency import latency as latency
 from .theory.latency import rate_within as rate_within
 from .theory.levers import levers as levers
 from .theory.levers import replicas_needed as replicas_needed
+from .theory.rates import RateCurve as RateCurve
+from .theory.rates import rate_curve as rate_curve
 from .theory.report import PoolReport as PoolReport
 from .theory.report import StabilityReport as StabilityReport

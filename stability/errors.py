@@ -76,6 +76,10 @@ class NotModelledError(StabilityError, NotImplementedError):
     """The public contract has a place for this, but nothing behind it yet."""
 
 
+class MissingLibraryError(StabilityError, ModuleNotFoundError):
+    """An optional library is not installed; the message has the command that installs it."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that is in no catalog, with the nearest known names."""
     names = sorted(known)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import stability as st
+from stability.compare.validate import FEW_EVICTIONS, ITL, NEVER_EVICTING, OCCUPANCY, OTHER, TTFT, ZONE
 from stability.sim.engine import simulate
 from stability.sim.result import SimulationResult
 
@@ -21,15 +22,6 @@ def requests_at(load: float, size: str) -> int:
     """Requests of a run at `load`: a queue forgets in (1 - load)**-2, up to ten times as many requests are simulated."""
     return int(REQUESTS[size][1] * min(max(1.0, (0.5 / (1 - load)) ** 2), 10.0))
 
-
-NEVER_EVICTING, FEW_EVICTIONS, OTHER = 0.03, 0.05, 0.10
-"""Tolerances on capacity: policies that never evict, fewer than one eviction per request, everything else."""
-
-ITL, OCCUPANCY, TTFT = 0.10, 0.10, 0.25
-"""Tolerances below capacity."""
-
-ZONE = 0.03
-"""A verdict must be right where the load differs from 1 by more."""
 
 SEED = 2026
 

@@ -24,8 +24,10 @@ def compare(first: str, second: str, as_json: bool) -> int:
     """Check two plans and print them side by side."""
     from ..theory.check import check as check_fleet
 
-    plans = [load_plan(path) for path in (first, second)]
-    results = [check_fleet(plan.fleet, plan.workload, plan.targets) for plan in plans]
+    plans, results = [], []
+    for path in (first, second):  # one after the other, so that an error is placed in the right file
+        plans.append(load_plan(path))
+        results.append(check_fleet(plans[-1].fleet, plans[-1].workload, plans[-1].targets))
     codes = [result.exit_code for result in results]
     if as_json:
         both = [{"plan": plan.path, **result.to_dict()} for plan, result in zip(plans, results, strict=True)]

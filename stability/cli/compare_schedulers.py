@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sys
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import check_integer
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 from .picture import picture_option, save_picture
-
-if TYPE_CHECKING:
-    from ..io.plan import Plan
 
 
 @click.command(
@@ -65,7 +60,7 @@ def compare_schedulers(
     check_integer("--requests", requests, at_least=100)
     check_integer("--replications", replications, at_least=2)
     check_integer("--seed", seed, at_least=0)
-    found = _example() if plan is None else load_plan(plan)
+    found = load_plan(plan, "schedulers")  # schedulers do not differ on an idle fleet
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
     names = DEFAULT if policies is None else tuple(name.strip() for name in policies.split(","))
     result = compare(
@@ -86,9 +81,3 @@ def compare_schedulers(
         drawn = "" if plot is None else f"\n\npicture in {plot}"
         print_text(f"{name}\n\n{result.summary()}{drawn}")
     return 0
-
-
-def _example() -> Plan:
-    """One replica near saturation: schedulers do not differ on an idle fleet."""
-    with resources.as_file(resources.files("stability.io.plan") / "examples" / "schedulers.yaml") as path:
-        return load_plan(str(path))

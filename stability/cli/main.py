@@ -9,11 +9,14 @@ import traceback
 from importlib import metadata
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import StabilityError, unknown_name
 
 COMMANDS = {
     "check": "Is the fleet of a plan stable, by how much, what binds, what to change?",
+    "simulate": "The fleet of a plan simulated token by token.",
+    "validate": "Theory against simulation of one plan.",
     "compare": "Two plans side by side.",
     "compare-routers": "One fleet under one router after another, simulated.",
     "compare-schedulers": "Published schedulers against the engine's own, on the same requests.",
@@ -25,7 +28,10 @@ COMMANDS = {
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",
-    "schema": "The JSON Schema of plan files.",
+    "init": "A plan from a few questions.",
+    "schema": "The JSON Schema of plan files, and example plans.",
+    "explain": "What a term, a verdict, an exit code or an error means.",
+    "completion": "Completion of commands and names for bash, zsh and fish.",
 }
 """Commands and their one-line descriptions; each lives in the module of its name, with _ for -."""
 
@@ -45,6 +51,12 @@ class _Commands(click.Group):
         command = getattr(importlib.import_module(f".{name}", __package__), name)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands by name, without importing any; options after a dash."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

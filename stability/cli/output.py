@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._result import Verdict
-from ..errors import check_number
+from ..errors import InputError, NotModelledError, check_number
 from ..units import rate as parse_rate
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ rate_option = click.option(
 
 COLOURS = {Verdict.STABLE: "green", Verdict.UNSTABLE: "red", Verdict.UNDETERMINED: "yellow"}
 
+LOADED = "stability.plan"
+"""Under which name a command's context keeps the plan that it loaded last."""
+
 EXAMPLE = "bundled example"
 """What the plan that runs without a plan is called."""
 
@@ -58,6 +61,16 @@ class Command(click.Command):
         super().__init__(*args, **options)
         self.examples, self.exit_codes = examples, exit_codes
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; an error about a class or a pool of a plan is told with its line."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, NotModelledError) as error:
+            place = _place(str(error), ctx.meta.get(LOADED))
+            if place is None:
+                raise
+            raise type(error)(f"{place}: {error}") from error
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Examples"):
             formatter.write_dl(self.examples, col_max=50)
@@ -65,11 +78,23 @@ class Command(click.Command):
             formatter.write_text(self.exit_codes)
 
 
-def load_plan(path: str | None) -> Plan:
-    """The plan at `path`, or the bundled example without one."""
+def load_plan(path: str | None, example: str = "chat") -> Plan:
+    """The plan at `path`, or a bundled example without one."""
     from ..io.plan import example_plan, read_plan
 
-    return example_plan() if path is None else read_plan(path)
+    found = example_plan(example) if path is None else read_plan(path)
+    if path is not None:
+        click.get_current_context().meta[LOADED] = found
+    return found
+
+
+def _place(message: str, plan: Plan | None) -> str | None:
+    """Where the first class or pool that an error names stands in the plan that was loaded last."""
+    if plan is None or message.startswith(plan.path):
+        return None
+    named = {message.find(f"{kind} {name!r}"): place for (kind, name), place in plan.places.items()}
+    found = [at for at in named if at >= 0]
+    return named[min(found)] if found else None
 
 
 def print_json(value: dict[str, Any]) -> None:

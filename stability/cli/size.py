@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError, check_integer, check_number
-from .output import EXAMPLE, Command, json_option, print_json, print_text
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
 
 if TYPE_CHECKING:
     from ..control.front import CostFront
@@ -65,12 +65,12 @@ def size(
     Chooses from the `sizing` section's candidates, or from the kinds of replica in PLAN's fleet; each states its
     `price_per_hour`. Without PLAN, the bundled example runs.
     """
-    from ..io.plan import example_plan, example_text, read_plan
+    from ..io.plan import example_text
 
     if example:
         print_text(example_text("sizing").rstrip())
         return 0
-    found = example_plan("sizing") if plan is None else read_plan(plan)
+    found = load_plan(plan, "sizing")
     if spares is not None:
         found = replace(found, sizing=replace(found.sizing, spares=check_integer("--spares", spares, at_least=0)))
     if switching_cost is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Described, html_table, json_safe, no_truth, text_table
 from .._types import FloatArray
 from ..errors import check_choice
@@ -179,6 +180,7 @@ class SchedulerComparison:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a scheduler and replication, a column a metric."""
+        needs("pandas")
         import pandas as pd
 
         tables = []

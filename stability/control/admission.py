@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, html_table, json_safe, percent, rate, text_table
 from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError, check_number
@@ -209,6 +210,7 @@ class AdmissionPlan(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per class: rates, value, bid price, rule, and its share of each pool."""
+        needs("pandas")
         import pandas
 
         return pandas.DataFrame(

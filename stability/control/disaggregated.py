@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._extras import needs
 from .._result import Tabular, no_truth, percent, rate, seconds
 from .._types import FloatArray, IntArray
 
@@ -136,6 +137,7 @@ class Disaggregation(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per division of the GPUs, units in column names."""
+        needs("pandas")
         import pandas
 
         return pandas.DataFrame(

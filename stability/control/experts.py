@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, no_truth
 from .._types import ArrayLike, BoolArray, FloatArray, read_only
 from ..errors import InputError, NotModelledError, check_choice, check_integer, check_number
@@ -136,6 +137,7 @@ class ExpertBalance(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per copy: expert, GPU, share of the tokens."""
+        needs("pandas")
         import pandas
 
         expert, gpu = np.nonzero(self.placement)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._extras import needs
 from .._result import Tabular, html_table, json_safe, percent, seconds, text_table
 from .._types import ArrayLike
 from ..errors import InputError, check_choice
@@ -87,6 +88,7 @@ class CostFront(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per target: cost, bound, headroom and replicas of each candidate, units in column names."""
+        needs("pandas")
         import pandas
 
         rows = []

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, no_truth
 from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError, UnservableError, check_choice, check_integer, check_number
@@ -131,6 +132,7 @@ class HindsightBound(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per request: arrival, lengths, start and latency, units in column names."""
+        needs("pandas")
         import pandas
 
         return pandas.DataFrame(

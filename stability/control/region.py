@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, html_table, json_safe, percent, rate, text_table
 from .._types import ArrayLike, FloatArray, read_only
 from ..errors import InputError, check_choice, check_number
@@ -239,6 +240,7 @@ class CapacityRegion(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per pool: prices, and the rate of each class at the boundary, 1/s."""
+        needs("pandas")
         import pandas
 
         rates = self.factor * self.shares * self.rates_per_s

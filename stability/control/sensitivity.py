@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._extras import needs
 from .._types import FloatArray, read_only
 from ..model.engine import Engine
 from ..theory.conditions import capacities
@@ -86,6 +87,7 @@ class Sensitivity:
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per headroom, units in column names."""
+        needs("pandas")
         import pandas
 
         names = [name for name in self.__slots__ if name != "closed_form_watermark"]

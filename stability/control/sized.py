@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Described, Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from .._types import FloatArray, IntArray
 from ..errors import InputError
@@ -265,6 +266,7 @@ class SizedFleet(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per window, candidate in use and class: replicas, price and rate, units in column names."""
+        needs("pandas")
         import pandas
 
         rows = []

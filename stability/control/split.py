@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .._extras import needs
 from .._result import Tabular, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 from .._types import FloatArray
 from ..policies.routers import WeightedSplit
@@ -165,6 +166,7 @@ class OptimalSplit(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per pool and class: share and rate, 1/s."""
+        needs("pandas")
         import pandas
 
         return pandas.DataFrame(

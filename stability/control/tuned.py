@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .._extras import needs
 from .._result import Described, Tabular, html_table, json_safe, rate, seconds, text_table
 from ..errors import unknown_name
 from ..model.targets import Targets
@@ -255,6 +256,7 @@ class TuningResult(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """Capacity against headroom: one row per pool and headroom, units in column names."""
+        needs("pandas")
         import pandas
 
         return pandas.concat(

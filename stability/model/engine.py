@@ -71,9 +71,8 @@ class Engine(Described):
     scheduler: Scheduler | None = None
 
     def __post_init__(self) -> None:
-        check_integer("max_num_seqs", self.max_num_seqs, at_least=1)
-        check_integer("max_num_batched_tokens", self.max_num_batched_tokens, at_least=1)
-        check_integer("block_size", self.block_size, at_least=1)
+        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size"):  # 256.0 becomes 256
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), at_least=1))
         check_choice("admission", self.admission, ADMISSIONS)
         check_number("watermark", self.watermark, at_least=0, below=1)
         if self.max_num_batched_tokens < self.max_num_seqs:

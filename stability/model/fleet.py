@@ -44,7 +44,7 @@ class Barrier:
     sync_s: float = 0.0
 
     def __post_init__(self) -> None:
-        check_integer("workers", self.workers, at_least=2)
+        object.__setattr__(self, "workers", check_integer("workers", self.workers, at_least=2))
         check_number("sync_s", self.sync_s, at_least=0)
 
 
@@ -94,7 +94,8 @@ class Pool(Described):
             raise InputError(
                 f"replica = {self.replica!r}, must be a Replica. Use Replica(...) or stability.replica(...)."
             )
-        check_integer("replicas", self.replicas, at_least=1, hint="Remove the pool or give it a replica.")
+        count = check_integer("replicas", self.replicas, at_least=1, hint="Remove the pool or give it a replica.")
+        object.__setattr__(self, "replicas", count)
         check_choice("role", self.role, ROLES)
         if isinstance(self.coupling, Barrier):
             if self.replicas % self.coupling.workers:

@@ -63,7 +63,7 @@ class Replica(Described):
             )
         if not isinstance(self.engine, Engine):
             raise InputError(f"engine = {self.engine!r}, must be an Engine. Use Engine(...).")
-        check_integer("gpus", self.gpus, at_least=1)
+        object.__setattr__(self, "gpus", check_integer("gpus", self.gpus, at_least=1))
         capacity = check_integer(
             "kv_capacity_tokens",
             self.kv_capacity_tokens,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, percent, rate, seconds
 from .._types import AnyArray, FloatArray, IntArray, read_only
 from ..errors import InputError, NotModelledError, check_choice, check_integer, check_number
@@ -145,6 +146,7 @@ class BarrierResult(Tabular):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per request, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         names = ("worker", "arrival_s", "assigned_s", "first_token_s", "finish_s")

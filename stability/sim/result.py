@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Described, html_table, json_safe, text_table
 from .._types import AnyArray, FloatArray, IntArray
 from ..errors import InputError, check_number
@@ -272,6 +273,7 @@ class SimulationResult:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a request (units in the column names); without kept requests one row a replica."""
+        needs("pandas")
         import pandas as pd
 
         if self.requests is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Described, Tabular, html_table, percent, rate, seconds, text_table
 from ..errors import InputError, check_integer
 from ..model.arrivals import Replay
@@ -138,6 +139,7 @@ class RouterComparison(Tabular):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per router, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         return pd.DataFrame([{name: getattr(item, name) for name in item.__slots__} for item in self.outcomes])

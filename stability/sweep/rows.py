@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .._extras import needs
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     InputError
         If the file is absent or holds anything else.
     """
+    needs("pandas")
     import pandas as pd
 
     file = Path(path)

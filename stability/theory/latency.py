@@ -95,7 +95,13 @@ class LatencyReport:
 
     _HEADER = ("pool", "ITL", "TTFT mean", "TTFT p99", "P(wait)", "KV", "KV sd", "running")
 
-    def _rows(self) -> list[tuple[str, ...]]:
+    @classmethod
+    def header(cls) -> tuple[str, ...]:
+        """Titles of the columns of `rows`."""
+        return cls._HEADER
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The pools, one row each, for people."""
         return [
             (
                 pool.name,
@@ -112,10 +118,10 @@ class LatencyReport:
 
     def summary(self) -> str:
         """The pools as a text table."""
-        return text_table(self._rows(), self._HEADER)
+        return text_table(self.rows(), self._HEADER)
 
     def _repr_html_(self) -> str:
-        return html_table(self._rows(), self._HEADER)
+        return html_table(self.rows(), self._HEADER)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe mapping, tagged with its schema."""

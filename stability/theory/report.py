@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .._extras import needs
 from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
 
 if TYPE_CHECKING:
@@ -199,12 +200,12 @@ class StabilityReport:
 
     def pool_table(self) -> str:
         """The pools as a text table."""
-        return text_table(self._pool_rows(), self._pool_header())
+        return text_table(self.pool_rows(), self.pool_header())
 
     def _repr_html_(self) -> str:
         text = html_table(self.rows())
         if len(self.pools) > 1:
-            text += html_table(self._pool_rows(), self._pool_header())
+            text += html_table(self.pool_rows(), self.pool_header())
         return text
 
     def _bottleneck(self) -> str:
@@ -212,10 +213,12 @@ class StabilityReport:
         return self.bottleneck + why + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")
 
     @staticmethod
-    def _pool_header() -> tuple[str, ...]:
+    def pool_header() -> tuple[str, ...]:
+        """Titles of the columns of `pool_rows`."""
         return ("pool", "replicas", "rate", "capacity", "load", "bottleneck", "ITL", "verdict")
 
-    def _pool_rows(self) -> list[tuple[str, ...]]:
+    def pool_rows(self) -> list[tuple[str, ...]]:
+        """The pools, one row each, for people."""
         return [
             (
                 pool.name,
@@ -236,6 +239,7 @@ class StabilityReport:
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per pool, units in column names."""
+        needs("pandas")
         import pandas
 
         columns = [name for name in PoolReport.__slots__ if name not in ("loads", "capacity_interval")]

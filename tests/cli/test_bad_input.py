@@ -135,7 +135,28 @@ def test_a_request_longer_than_the_kv_cache(cli, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(SMALL.replace("prompt: 100", "prompt: 200k"))
     message = one_line(cli("check", path).error())
+    assert message.startswith(f"{path}:4: class 'requests' has requests")
     assert "requests that take up to 200080 KV tokens, must fit in the 100000 of pool 'a'" in message
+
+
+def test_errors_of_the_analysis_name_the_line_of_their_class_or_pool(cli, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    classes = """\
+  classes:
+    - {name: short, rate_per_s: 1, lengths: {prompt: 100, output: 80}}
+    - name: "it's long"
+      rate_per_s: 1
+      lengths: {prompt: 200k, output: 80}
+"""
+    path.write_text(SMALL.replace("  rate_per_s: 5\n  lengths: {prompt: 100, output: 80}\n", classes))
+    for command in ("check", "tune", "ramp", "simulate", "validate"):
+        message = one_line(cli(command, path).error())
+        where = 9 if command == "simulate" else 5  # which only knows the request and the pool
+        assert message.startswith(f"{path}:{where}: "), (command, message)
+    good = tmp_path / "good.yaml"
+    good.write_text(SMALL)
+    for pair in ((good, path), (path, good)):
+        assert cli("compare", *pair).error().startswith(f'{path}:5: class "it\'s long" has requests')
 
 
 @pytest.mark.parametrize(("rows", "code"), [("5,10,3\n", 3), ("5,10,3\n5,20,3\n", 0)])

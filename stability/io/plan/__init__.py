@@ -4,6 +4,7 @@ from .document import Plan as Plan
 from .document import example_plan as example_plan
 from .document import example_source as example_source
 from .document import example_text as example_text
+from .document import examples as examples
 from .document import plan_from_source as plan_from_source
 from .document import plan_from_text as plan_from_text
 from .document import read_plan as read_plan

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field
 
+from ...errors import unknown_name
 from ...model.candidate import Sizing
 from ...model.fleet import Fleet
 from ...model.targets import Targets
@@ -54,6 +58,8 @@ class Plan:
         The file, or what it is called.
     notes : tuple of str
         What was done on reading the files it names.
+    places : mapping of (str, str) to str
+        Where each pool and each class stands, as in {("pool", "chat"): "plan.yaml:7"}.
     """
 
     fleet: Fleet
@@ -62,6 +68,7 @@ class Plan:
     path: str
     sizing: Sizing = field(default_factory=Sizing)
     notes: tuple[str, ...] = ()
+    places: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"Plan({self.path}: {len(self.fleet.pools)} pools, {self.workload.rate_per_s:g} requests/s)"
@@ -113,9 +120,20 @@ def plan_from_text(
     return plan_from_source(source_from_text(text, format=format, name=name, folder=folder))
 
 
+def examples() -> dict[str, str]:
+    """The bundled plans by name, and what each shows: the first line of its own comment."""
+    found = {}
+    for file in sorted(_examples().iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".yaml"):
+            lines = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+            about = next(line for line in lines if not line.startswith("yaml-language-server"))
+            found[file.name.removesuffix(".yaml")] = about
+    return found
+
+
 def example_source(name: str = "chat") -> PlanSource:
     """The content of the bundled plan `name`, by default the one that runs without a plan."""
-    with resources.as_file(resources.files(__package__) / "examples" / f"{name}.yaml") as path:
+    with resources.as_file(_example(name)) as path:
         return read_source(path)
 
 
@@ -126,7 +144,18 @@ def example_plan(name: str = "chat") -> Plan:
 
 def example_text(name: str = "chat") -> str:
     """The file of the bundled plan `name`."""
-    return (resources.files(__package__) / "examples" / f"{name}.yaml").read_text(encoding="utf-8")
+    return _example(name).read_text(encoding="utf-8")
+
+
+def _examples() -> Traversable:
+    return resources.files(__package__) / "examples"
+
+
+def _example(name: str) -> Traversable:
+    file = _examples() / f"{name}.yaml"
+    if name != PurePath(name).name or not file.is_file():
+        raise unknown_name("example plan", name, examples())
+    return file
 
 
 def plan_from_source(source: PlanSource) -> Plan:
@@ -163,7 +192,19 @@ def plan_from_source(source: PlanSource) -> Plan:
         sizing=sizing,
         path=source.name,
         notes=notes,
+        places=_places(whole, workload, source),
     )
+
+
+def _places(whole: PlanSection, workload: Workload, source: PlanSource) -> dict[tuple[str, str], str]:
+    """Where pools and classes stand, for errors that are found after reading."""
+    pools = {("pool", section.pool): source.place(("fleet", index)) for index, section in enumerate(whole.fleet)}
+    several = whole.workload.classes is not None
+    classes = {
+        ("class", item.name): source.place(("workload", "classes", index) if several else ("workload", "lengths"))
+        for index, item in enumerate(workload.classes)
+    }
+    return pools | classes
 
 
 def _build_what_fits(problems: Problems) -> None:

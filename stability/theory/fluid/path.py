@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..._extras import needs
 from ..._result import Tabular, seconds
 from ..._types import FloatArray
 
@@ -167,6 +168,7 @@ class FluidPath(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per instant and pool, units in column names."""
+        needs("pandas")
         import pandas
 
         columns = (
