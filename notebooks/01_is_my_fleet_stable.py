@@ -74,4 +74,5 @@ assert report.verdict is st.Verdict.UNSTABLE
 assert report.bottleneck == "kv_memory"
 assert report.rate_per_s > report.upper_bound_per_s
 assert check.levers[0].change == "one more replica"
+assert check.levers[0].verdict is st.Verdict.STABLE
 assert seven.exit_code == 0

@@ -41,7 +41,7 @@ region
 # %% [markdown]
 # ## The split
 #
-# Round robin would load the two kinds alike and overload the slow one. The best static split sends each class where it is cheap:
+# Round robin would give every replica the same requests, whatever it can do. The split with the least greatest load sends each class where it is cheap:
 
 # %%
 split = st.optimal_split(fleet, workload)

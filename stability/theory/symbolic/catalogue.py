@@ -176,7 +176,7 @@ print(tau.summary())
 tau.lambdify("lambda", "c_0", "E[W]")(10.0, 0.01, 0.05)  # 0.02
 ```
 
-Symbols are those of the [glossary](glossary.md); the last table lists the others.
+Symbols are those of the [glossary](../reference/glossary.md); the last table lists the others.
 """
 
 
