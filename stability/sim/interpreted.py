@@ -9,8 +9,8 @@ import numpy as np
 
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
+from .kernels.books import sample
 from .kernels.state import LOG_COLUMNS, LOGGED, OWED, Arrivals
-from .kernels.step import sample
 from .reference.fleet import build_servers, choose
 from .reference.replica import ReferenceReplica, ReferenceRequest
 from .run import TTFT_BINS, Run
