@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..._types import FloatArray
-from ..domain import MIXED
+from ..._types import BoolArray, FloatArray
+from ..domain import CLASS_BUDGETS, DECODE_FIRST, MIXED, NESTED_WAIT, ORCA, PREFILL_FIRST, PRIORITY, WAIT
 from ._jit import kernel
-from .residency import blocks
+from .budgets import begin_budget_step
+from .nested import begin_nested_step, complete_nested_step
+from .orca import begin_orca_step
+from .policies import Cohorts, Draws, Lines
+from .residency import blocks, complete_due
 from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
 from .separate import begin_separate_step
 from .span import decode_span
 from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
-from .step import begin_step, finish_step
-from .waiting import push_back
+from .step import begin_step, end_step
+from .wait import begin_wait_step, complete_wait_step
+from .waiting import join
 
 
 @kernel
@@ -28,14 +33,16 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 return True
             if sampled and machine.due_s[r] > len(machine.log.samples) * machine.log.resolution_s:
                 return False
-            finish_step(machine, r)
+            finish_due_step(machine, r)
         else:
             if not machine.due_s[r] < until_s:
                 return True
             if machine.registers[STEPS_LEFT] <= 0:
                 return False
-            if s.partial == NONE and s.decoding > 0 and (s.head == NONE or s.blocked) and not (logged or sampled):
+            if s.partial == NONE and s.decoding > 0 and (s.waiting == 0 or s.blocked) and not (logged or sampled):
+                steps = s.steps
                 decode_span(machine, r, until_s)
+                _skip_draws(machine.policies.draws, r, s.steps - steps)
                 if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
@@ -45,10 +52,88 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 @kernel
 def begin_due_step(machine: Machine, r: int) -> None:
     """Begin the step that is due, as the replica's discipline has it."""
-    if machine.replicas[r].discipline == MIXED:
+    discipline = machine.replicas[r].discipline
+    policies = machine.policies
+    if discipline in (MIXED, PRIORITY):
         begin_step(machine, r)
-    else:
+    elif discipline in (PREFILL_FIRST, DECODE_FIRST):
         begin_separate_step(machine, r)
+    elif discipline == ORCA:
+        _begin_orca_step(machine, policies.orca, r)
+    elif discipline == WAIT:
+        _begin_wait_step(machine, policies.lines, policies.cohorts, r)
+    elif discipline == NESTED_WAIT:
+        _begin_nested_step(machine, policies.cohorts, r)
+    elif discipline == CLASS_BUDGETS:
+        _begin_class_budgets_step(machine, policies.lines, r)
+    else:
+        _begin_random_budget_step(machine, policies.draws, r)
+
+
+# Disciplines whose parts are None are not compiled.
+
+
+@kernel
+def _begin_orca_step(machine: Machine, orca: BoolArray | None, r: int) -> None:
+    if orca is not None:
+        begin_orca_step(machine, r)
+
+
+@kernel
+def _begin_wait_step(machine: Machine, lines: Lines | None, cohorts: Cohorts | None, r: int) -> None:
+    if lines is not None:  # noqa: SIM102
+        if cohorts is not None:
+            begin_wait_step(machine, lines, cohorts, r)
+
+
+@kernel
+def _begin_nested_step(machine: Machine, cohorts: Cohorts | None, r: int) -> None:
+    if cohorts is not None:
+        begin_nested_step(machine, cohorts, r)
+
+
+@kernel
+def _begin_class_budgets_step(machine: Machine, lines: Lines | None, r: int) -> None:
+    if lines is not None:
+        begin_budget_step(machine, lines, None, r)
+
+
+@kernel
+def _begin_random_budget_step(machine: Machine, draws: Draws | None, r: int) -> None:
+    if draws is not None:
+        begin_budget_step(machine, None, draws, r)
+
+
+@kernel
+def _skip_draws(draws: Draws | None, r: int, steps: int) -> None:
+    """Iterations draw their budgets whether or not there is anybody to admit."""
+    if draws is not None:
+        draws.used[r] += steps
+
+
+@kernel
+def finish_due_step(machine: Machine, r: int) -> int:
+    """Finish the step under way; return how many requests it completed."""
+    s = machine.replicas[r]
+    end_step(machine, r)
+    if s.cohorts == 0:
+        completed = complete_due(machine, r, s, s.ended_s)
+    else:
+        completed = _complete_cohorts(machine, machine.policies.cohorts, r, s.ended_s)
+    if completed > 0:
+        s.in_vain = 0
+    if machine.requests[r] == 0:
+        machine.due_s[r] = np.inf
+    return completed
+
+
+@kernel
+def _complete_cohorts(machine: Machine, cohorts: Cohorts | None, r: int, now_s: float) -> int:
+    if cohorts is None:
+        return 0
+    if machine.replicas[r].discipline == WAIT:
+        return complete_wait_step(machine, cohorts, r, now_s)
+    return complete_nested_step(machine, cohorts, r, now_s)
 
 
 @kernel
@@ -78,7 +163,7 @@ def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) 
     request.generated = 0
     request.preemptions = 0
     request.kept_blocks = 0
-    push_back(machine, s, place, now_s)
+    join(machine, r, place, arrivals.request_class[i], now_s)
     machine.requests[r] += 1
     machine.tokens[r] += request.prompt_tokens
     if s.in_step == 0 and machine.due_s[r] == np.inf:
@@ -153,7 +238,7 @@ def run_closed(
         machine.now_s[0] = now_s
         for r in range(count):
             if machine.due_s[r] == now_s and machine.replicas[r].in_step:
-                registers[OWED] += finish_step(machine, r)
+                registers[OWED] += finish_due_step(machine, r)
         if registers[OWED] == 0:
             for r in range(count):
                 if machine.due_s[r] == now_s and machine.replicas[r].in_step == 0:
@@ -166,4 +251,4 @@ def finish_all(machine: Machine) -> None:
     """Finish every step under way."""
     for r in range(len(machine.due_s)):
         if machine.replicas[r].in_step:
-            finish_step(machine, r)
+            finish_due_step(machine, r)

@@ -15,7 +15,7 @@ from .laws import step_time
 from .prefix_cache import take
 from .residency import append, blocks, evict_newest, start_decoding
 from .state import NONE, Machine
-from .waiting import pop_front
+from .waiting import pop_first
 
 
 @kernel
@@ -34,7 +34,7 @@ def begin_separate_step(machine: Machine, r: int) -> None:
             known = request.prompt_tokens + request.generated
             if known > budget or blocks(s, known) > s.free_blocks:
                 break
-            place = pop_front(machine, s, start_s)
+            place = pop_first(machine, s, start_s)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
                 request.admitted_s = start_s

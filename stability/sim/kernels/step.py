@@ -11,9 +11,9 @@ from ._jit import kernel
 from .books import book_queue, book_step, sample, tick
 from .laws import step_time
 from .prefix_cache import take, take_back
-from .residency import append, blocks, complete, evict_newest, start_decoding
-from .state import GROUP_SHIFT, NONE, Machine
-from .waiting import pop_front
+from .residency import append, blocks, evict_newest, start_decoding
+from .state import NONE, Machine
+from .waiting import pop_first
 
 
 @kernel
@@ -70,7 +70,7 @@ def begin_step(machine: Machine, r: int) -> None:
             chunk = min(known - found, budget)
             if not _fits(s, request, known, found + chunk):
                 break
-            place = pop_front(machine, s, start_s)
+            place = pop_first(machine, s, start_s)
             take_back(machine, s, place)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
@@ -112,8 +112,8 @@ def _fits(s: Any, request: Any, known: int, chunk: int) -> bool:
 
 
 @kernel
-def finish_step(machine: Machine, r: int) -> int:
-    """Give out the tokens of the step under way; return how many requests it completed."""
+def end_step(machine: Machine, r: int) -> None:
+    """Give out the tokens of the step under way."""
     s = machine.replicas[r]
     now_s = machine.due_s[r]
     if len(machine.log.samples):
@@ -121,18 +121,3 @@ def finish_step(machine: Machine, r: int) -> int:
     s.in_step = 0
     s.ended_s = now_s
     machine.tokens[r] += s.step_tokens
-    bucket = s.bucket_start + ((s.iteration - 1) & (machine.ring - 1))
-    place = machine.buckets[bucket]
-    completed = 0
-    if place != NONE:
-        machine.buckets[bucket] = NONE
-        s.blocked = 0
-        while place != NONE:
-            following = machine.pool[place].next
-            complete(machine, r, place, now_s)
-            place = following
-            completed += 1
-        machine.groups[bucket >> GROUP_SHIFT] -= completed
-    if machine.requests[r] == 0:
-        machine.due_s[r] = np.inf
-    return completed
