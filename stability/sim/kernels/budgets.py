@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import kernel
+from ._jit import called, kernel
 from .books import book_queue, book_step, tick
 from .cohorts import count_evictions, drop_newest
 from .laws import step_time
@@ -22,7 +22,7 @@ from .state import NONE, Machine
 from .waiting import count_until, pop_front, wait_again
 
 
-@kernel
+@called
 def begin_budget_step(machine: Machine, lines: Lines | None, draws: Draws | None, r: int) -> None:
     """Decode, activate what the budgets of the classes (`lines`) or the one drawn (`draws`) allow, evict the newest on overflow."""
     s = machine.replicas[r]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..._types import BoolArray, FloatArray
-from ..domain import CLASS_BUDGETS, DECODE_FIRST, MIXED, NESTED_WAIT, ORCA, PREFILL_FIRST, PRIORITY, WAIT
+from ..domain import CLASS_BUDGETS, DECODE_FIRST, MIXED, NESTED_WAIT, ORCA, PREFILL_FIRST, PRIORITY, RANDOM_BUDGET, WAIT
 from ._jit import kernel
 from .budgets import begin_budget_step
 from .nested import begin_nested_step, complete_nested_step
 from .orca import begin_orca_step
-from .policies import Cohorts, Draws, Lines
+from .policies import Cohorts, Draws, Lines, Waits
 from .residency import blocks, complete_due
 from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
 from .separate import begin_separate_step
@@ -53,55 +53,42 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 def begin_due_step(machine: Machine, r: int) -> None:
     """Begin the step that is due, as the replica's discipline has it."""
     discipline = machine.replicas[r].discipline
-    policies = machine.policies
+    p = machine.policies
     if discipline in (MIXED, PRIORITY):
         begin_step(machine, r)
     elif discipline in (PREFILL_FIRST, DECODE_FIRST):
         begin_separate_step(machine, r)
-    elif discipline == ORCA:
-        _begin_orca_step(machine, policies.orca, r)
-    elif discipline == WAIT:
-        _begin_wait_step(machine, policies.lines, policies.cohorts, r)
-    elif discipline == NESTED_WAIT:
-        _begin_nested_step(machine, policies.cohorts, r)
-    elif discipline == CLASS_BUDGETS:
-        _begin_class_budgets_step(machine, policies.lines, r)
     else:
-        _begin_random_budget_step(machine, policies.draws, r)
-
-
-# Disciplines whose parts are None are not compiled.
+        _begin_policy_step(machine, p.orca, p.wait, p.nested_wait, p.class_budgets, p.draws, r)
 
 
 @kernel
-def _begin_orca_step(machine: Machine, orca: BoolArray | None, r: int) -> None:
-    if orca is not None:
-        begin_orca_step(machine, r)
-
-
-@kernel
-def _begin_wait_step(machine: Machine, lines: Lines | None, cohorts: Cohorts | None, r: int) -> None:
-    if lines is not None:  # noqa: SIM102
-        if cohorts is not None:
-            begin_wait_step(machine, lines, cohorts, r)
-
-
-@kernel
-def _begin_nested_step(machine: Machine, cohorts: Cohorts | None, r: int) -> None:
-    if cohorts is not None:
-        begin_nested_step(machine, cohorts, r)
-
-
-@kernel
-def _begin_class_budgets_step(machine: Machine, lines: Lines | None, r: int) -> None:
-    if lines is not None:
-        begin_budget_step(machine, lines, None, r)
-
-
-@kernel
-def _begin_random_budget_step(machine: Machine, draws: Draws | None, r: int) -> None:
-    if draws is not None:
-        begin_budget_step(machine, None, draws, r)
+def _begin_policy_step(
+    machine: Machine,
+    orca: BoolArray | None,
+    wait: Waits | None,
+    nested_wait: Cohorts | None,
+    class_budgets: Lines | None,
+    draws: Draws | None,
+    r: int,
+) -> None:
+    """Disciplines that no replica runs are None here, and not compiled."""
+    discipline = machine.replicas[r].discipline
+    if orca is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
+        if discipline == ORCA:
+            begin_orca_step(machine, r)
+    if wait is not None:  # noqa: SIM102
+        if discipline == WAIT:
+            begin_wait_step(machine, wait.lines, wait.cohorts, r)
+    if nested_wait is not None:  # noqa: SIM102
+        if discipline == NESTED_WAIT:
+            begin_nested_step(machine, nested_wait, r)
+    if class_budgets is not None:  # noqa: SIM102
+        if discipline == CLASS_BUDGETS:
+            begin_budget_step(machine, class_budgets, None, r)
+    if draws is not None:  # noqa: SIM102
+        if discipline == RANDOM_BUDGET:
+            begin_budget_step(machine, None, draws, r)
 
 
 @kernel
@@ -119,7 +106,7 @@ def finish_due_step(machine: Machine, r: int) -> int:
     if s.cohorts == 0:
         completed = complete_due(machine, r, s, s.ended_s)
     else:
-        completed = _complete_cohorts(machine, machine.policies.cohorts, r, s.ended_s)
+        completed = _complete_cohorts(machine, machine.policies.wait, machine.policies.nested_wait, r, s.ended_s)
     if completed > 0:
         s.in_vain = 0
     if machine.requests[r] == 0:
@@ -128,12 +115,15 @@ def finish_due_step(machine: Machine, r: int) -> int:
 
 
 @kernel
-def _complete_cohorts(machine: Machine, cohorts: Cohorts | None, r: int, now_s: float) -> int:
-    if cohorts is None:
-        return 0
-    if machine.replicas[r].discipline == WAIT:
-        return complete_wait_step(machine, cohorts, r, now_s)
-    return complete_nested_step(machine, cohorts, r, now_s)
+def _complete_cohorts(machine: Machine, wait: Waits | None, nested_wait: Cohorts | None, r: int, now_s: float) -> int:
+    completed = 0
+    if wait is not None:  # noqa: SIM102
+        if machine.replicas[r].discipline == WAIT:
+            completed = complete_wait_step(machine, wait.cohorts, r, now_s)
+    if nested_wait is not None:  # noqa: SIM102
+        if machine.replicas[r].discipline == NESTED_WAIT:
+            completed = complete_nested_step(machine, nested_wait, r, now_s)
+    return completed
 
 
 @kernel

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import kernel
+from ._jit import called, kernel
 from .books import book_queue, book_step, tick
 from .cohorts import count_evictions, drop, drop_newest, idle
 from .laws import step_time
@@ -24,7 +24,7 @@ from .state import GROUP_SHIFT, NONE, Machine
 from .waiting import pop_first, wait_again
 
 
-@kernel
+@called
 def begin_nested_step(machine: Machine, cohorts: Cohorts, r: int) -> None:
     """Form the batch of the longest prefix of segments whose first stages are full; repair memory by evictions."""
     s = machine.replicas[r]
@@ -231,7 +231,7 @@ def _advance(machine: Machine, cohorts: Cohorts, s: Any, k: int, place: int) -> 
     go_on(machine, c, place, c.iteration + stages)
 
 
-@kernel
+@called
 def complete_nested_step(machine: Machine, cohorts: Cohorts, r: int, now_s: float) -> int:
     """Of the segments that advanced, requests at their last stage are complete or join the next boundary; return how many are."""
     s = machine.replicas[r]

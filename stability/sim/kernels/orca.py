@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import kernel
+from ._jit import called, kernel
 from .books import book_queue, book_step, tick
 from .laws import step_time
 from .prefix_cache import take
@@ -20,7 +20,7 @@ from .state import NONE, Machine
 from .waiting import pop_first
 
 
-@kernel
+@called
 def begin_orca_step(machine: Machine, r: int) -> None:
     """Decide what the step that starts now computes; leave it under way."""
     s = machine.replicas[r]

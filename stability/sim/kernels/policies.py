@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._types import BoolArray, FloatArray, IntArray
+from ...policies.disciplines import Orca
 from ...policies.flow_control import ClassBudgets, RandomBudget
+from ...policies.priority import Priority
 from ...policies.wait import NestedWait, Wait
-from ..domain import ORCA, PRIORITY, Limits
+from ..domain import Limits
 from .state import NONE, Int32Array
 
 LINE = np.dtype(
@@ -69,6 +71,13 @@ class Cohorts(NamedTuple):
     cohort: Int32Array
 
 
+class Waits(NamedTuple):
+    """WAIT: a queue and a cohort a class."""
+
+    lines: Lines
+    cohorts: Cohorts
+
+
 class Draws(NamedTuple):
     """Budgets drawn in advance, a row a replica, and how many each has used."""
 
@@ -92,27 +101,47 @@ class Heap(NamedTuple):
 
 
 class Policies(NamedTuple):
-    """The parts, each None unless a replica needs it; `orca` says which replicas run it."""
+    """The parts, each None unless a replica needs it.
+
+    Attributes
+    ----------
+    lines, heap
+        Of all disciplines that wait in them.
+    orca, wait, nested_wait, class_budgets, draws
+        What Orca (which replicas run it), WAIT, Nested WAIT and the two kinds of flow control look at.
+    """
 
     lines: Lines | None = None
-    cohorts: Cohorts | None = None
-    draws: Draws | None = None
     heap: Heap | None = None
     orca: BoolArray | None = None
+    wait: Waits | None = None
+    nested_wait: Cohorts | None = None
+    class_budgets: Lines | None = None
+    draws: Draws | None = None
+
+    @property
+    def cohorts(self) -> Cohorts | None:
+        """The cohorts of WAIT and of Nested WAIT, in one array."""
+        return self.nested_wait if self.wait is None else self.wait.cohorts
+
+    def with_parts(self, lines: Lines | None, cohorts: Cohorts | None) -> Policies:
+        """The same with other queues and cohorts, wherever they are looked at."""
+        wait = None if self.wait is None or lines is None or cohorts is None else Waits(lines, cohorts)
+        nested = None if self.nested_wait is None else cohorts
+        budgets = None if self.class_budgets is None else lines
+        return self._replace(lines=lines, wait=wait, nested_wait=nested, class_budgets=budgets)
 
     def with_room(self, size: int) -> Policies:
         """The same with places for `size` requests."""
-        new = self
-        if self.lines is not None:
-            line, turn = longer(self.lines.line, size), longer(self.lines.turn, size)
-            new = new._replace(lines=self.lines._replace(line=line, turn=turn))
-        if self.cohorts is not None:
-            new = new._replace(cohorts=self.cohorts._replace(cohort=longer(self.cohorts.cohort, size)))
-        if self.heap is not None:
-            key, child = longer(self.heap.key, size), longer(self.heap.child, size)
-            sibling = longer(self.heap.sibling, size)
-            new = new._replace(heap=self.heap._replace(key=key, child=child, sibling=sibling))
-        return new
+        lines, cohorts, heap = self.lines, self.cohorts, self.heap
+        if lines is not None:
+            lines = lines._replace(line=longer(lines.line, size), turn=longer(lines.turn, size))
+        if cohorts is not None:
+            cohorts = cohorts._replace(cohort=longer(cohorts.cohort, size))
+        if heap is not None:
+            key, child, sibling = longer(heap.key, size), longer(heap.child, size), longer(heap.sibling, size)
+            heap = heap._replace(key=key, child=child, sibling=sibling)
+        return self.with_parts(lines, cohorts)._replace(heap=heap)
 
     def clock_of(self, s: Any, place: int) -> Any:
         """The clock by which a running request of replica `s` decodes."""
@@ -143,26 +172,33 @@ def policies_of(servers: Sequence[Limits], replicas: Any) -> Policies:
             ends = policy.ends if isinstance(policy, NestedWait) else (0,) * len(policy.thresholds)
             s.cohort_start, s.cohorts = len(thresholds), len(ends)
             thresholds += [(s, n, end) for n, end in zip(policy.thresholds, ends, strict=True)]
-    policies = Policies()
+    kinds = {type(limits.scheduler) for limits in servers}
+    count, none = len(servers), np.zeros(0, dtype=np.int32)
+    lines = cohorts = heap = None
     if most:
-        lines = np.zeros(len(most), dtype=LINE).view(np.recarray)
-        lines.head[:] = lines.tail[:] = NONE
-        lines.most[:] = most
-        policies = policies._replace(lines=Lines(lines, np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)))
+        queues = np.zeros(len(most), dtype=LINE).view(np.recarray)
+        queues.head[:] = queues.tail[:] = NONE
+        queues.most[:] = most
+        lines = Lines(queues, none, np.zeros(0, dtype=np.int64))
     if thresholds:
-        cohorts = np.zeros(len(thresholds), dtype=COHORT).view(np.recarray)
-        for cohort, (s, threshold, end) in zip(cohorts, thresholds, strict=True):
+        clocks = np.zeros(len(thresholds), dtype=COHORT).view(np.recarray)
+        for clock, (s, threshold, end) in zip(clocks, thresholds, strict=True):
             for name in ("block_size", "block_shift", "extra_tokens"):
-                cohort[name] = s[name]
-            cohort.threshold, cohort.end = threshold, end
-        cohorts.oldest[:] = cohorts.newest[:] = NONE
-        policies = policies._replace(cohorts=Cohorts(cohorts, np.zeros(0, dtype=np.int32)))
-    if any(isinstance(limits.scheduler, RandomBudget) for limits in servers):
-        count = len(servers)
-        policies = policies._replace(draws=Draws(np.zeros((count, 0), dtype=np.int32), np.zeros(count, dtype=np.int64)))
-    if any(limits.discipline == PRIORITY for limits in servers):
-        links = np.zeros(0, dtype=np.int32)
-        column, by_arrival = np.zeros(len(servers), dtype=np.int64), np.zeros(len(servers), dtype=np.bool_)
-        policies = policies._replace(heap=Heap(np.zeros(0), links, links, np.zeros((0, 0)), column, by_arrival, 0))
-    orca = np.array([limits.discipline == ORCA for limits in servers])
-    return policies._replace(orca=orca) if orca.any() else policies
+                clock[name] = s[name]
+            clock.threshold, clock.end = threshold, end
+        clocks.oldest[:] = clocks.newest[:] = NONE
+        cohorts = Cohorts(clocks, none)
+    if Priority in kinds:
+        column, by_arrival = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
+        heap = Heap(np.zeros(0), none, none, np.zeros((0, 0)), column, by_arrival, 0)
+    return Policies(
+        lines=lines,
+        heap=heap,
+        orca=np.array([isinstance(limits.scheduler, Orca) for limits in servers]) if Orca in kinds else None,
+        wait=Waits(lines, cohorts) if Wait in kinds and lines and cohorts else None,
+        nested_wait=cohorts if NestedWait in kinds else None,
+        class_budgets=lines if ClassBudgets in kinds else None,
+        draws=Draws(np.zeros((count, 0), dtype=np.int32), np.zeros(count, dtype=np.int64))
+        if RandomBudget in kinds
+        else None,
+    )

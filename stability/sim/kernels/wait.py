@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import kernel
+from ._jit import called
 from .books import book_queue, book_step, tick
 from .cohorts import count_evictions, drop_newest, idle
 from .laws import step_time
@@ -21,7 +21,7 @@ from .state import NONE, Machine
 from .waiting import count_until, wait_again
 
 
-@kernel
+@called
 def begin_wait_step(machine: Machine, lines: Lines, cohorts: Cohorts, r: int) -> None:
     """Form the batch of the classes in J, or wait for an arrival if there is none."""
     s = machine.replicas[r]
@@ -109,7 +109,7 @@ def begin_wait_step(machine: Machine, lines: Lines, cohorts: Cohorts, r: int) ->
             tick(c)
 
 
-@kernel
+@called
 def complete_wait_step(machine: Machine, cohorts: Cohorts, r: int, now_s: float) -> int:
     """Of the classes that advanced, requests at their last stage are complete; return how many."""
     s = machine.replicas[r]

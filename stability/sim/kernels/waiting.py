@@ -25,11 +25,8 @@ def join(machine: Machine, r: int, place: int, request_class: int, now_s: float)
     s = machine.replicas[r]
     count_until(s, now_s)
     s.waiting += 1
-    if _joins_line(machine, machine.policies.lines, s, place, request_class):
-        return
-    if _joins_heap(machine, machine.policies.heap, r, place):
-        return
-    push_back(machine, s, place)
+    if not _joined(machine, machine.policies.lines, machine.policies.heap, r, place, request_class):
+        push_back(machine, s, place)
 
 
 @kernel
@@ -37,11 +34,8 @@ def wait_again(machine: Machine, s: Any, place: int, now_s: float) -> None:
     """An evicted request waits again."""
     count_until(s, now_s)
     s.waiting += 1
-    if _rejoins_line(machine, machine.policies.lines, s, place):
-        return
-    if _rejoins_heap(machine, machine.policies.heap, s, place):
-        return
-    push_front(machine, s, place)
+    if not _rejoined(machine, machine.policies.lines, machine.policies.heap, s, place):
+        push_front(machine, s, place)
 
 
 @kernel
@@ -49,58 +43,52 @@ def pop_first(machine: Machine, s: Any, now_s: float) -> int:
     """The head leaves to be admitted."""
     count_until(s, now_s)
     s.waiting -= 1
-    return _pop(machine, machine.policies.heap, s)
+    return _popped(machine, machine.policies.heap, s)
+
+
+# What no replica needs is None, and not compiled.
 
 
 @kernel
-def _joins_line(machine: Machine, lines: Lines | None, s: Any, place: int, request_class: int) -> bool:
-    if lines is None:
-        return False
-    if s.lines > 0:
-        stand_last(machine, lines, s, place, request_class)
-    return bool(s.lines > 0)
-
-
-@kernel
-def _rejoins_line(machine: Machine, lines: Lines | None, s: Any, place: int) -> bool:
-    if lines is None:
-        return False
-    if s.lines > 0:
-        stand_first(machine, lines, s, place)
-    return bool(s.lines > 0)
-
-
-@kernel
-def _joins_heap(machine: Machine, heap: Heap | None, r: int, place: int) -> bool:
-    if heap is None:
-        return False
+def _joined(machine: Machine, lines: Lines | None, heap: Heap | None, r: int, place: int, request_class: int) -> bool:
+    """Whether a new request has joined a queue of its class or a heap."""
     s = machine.replicas[r]
-    if s.discipline == PRIORITY:
-        request = machine.pool[place]
-        heap.key[place] = heap.rank[heap.column[r], request.index - heap.first]
-        if heap.by_arrival[r]:
-            heap.key[place] += request.arrival_s
-        push(machine, heap, s, place)
-        if s.head == place:
-            s.blocked = 0
-    return bool(s.discipline == PRIORITY)
+    if lines is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
+        if s.lines > 0:
+            stand_last(machine, lines, s, place, request_class)
+            return True
+    if heap is not None:  # noqa: SIM102
+        if s.discipline == PRIORITY:
+            request = machine.pool[place]
+            heap.key[place] = heap.rank[heap.column[r], request.index - heap.first]
+            if heap.by_arrival[r]:
+                heap.key[place] += request.arrival_s
+            push(machine, heap, s, place)
+            if s.head == place:
+                s.blocked = 0
+            return True
+    return False
 
 
 @kernel
-def _rejoins_heap(machine: Machine, heap: Heap | None, s: Any, place: int) -> bool:
-    if heap is None:
-        return False
-    if s.discipline == PRIORITY:
-        push(machine, heap, s, place)
-    return bool(s.discipline == PRIORITY)
+def _rejoined(machine: Machine, lines: Lines | None, heap: Heap | None, s: Any, place: int) -> bool:
+    """Whether an evicted request has joined a queue of its class or a heap."""
+    if lines is not None:  # noqa: SIM102
+        if s.lines > 0:
+            stand_first(machine, lines, s, place)
+            return True
+    if heap is not None:  # noqa: SIM102
+        if s.discipline == PRIORITY:
+            push(machine, heap, s, place)
+            return True
+    return False
 
 
 @kernel
-def _pop(machine: Machine, heap: Heap | None, s: Any) -> int:
-    if heap is None:
-        return pop_front(machine, s)
-    if s.discipline == PRIORITY:
-        return pop(machine, heap, s)
+def _popped(machine: Machine, heap: Heap | None, s: Any) -> int:
+    if heap is not None:  # noqa: SIM102
+        if s.discipline == PRIORITY:
+            return pop(machine, heap, s)
     return pop_front(machine, s)
 
 
