@@ -1,4 +1,4 @@
-"""Speed of the simulator under each scheduler against first come, first served: `python benchmarks/schedulers.py`."""
+"""Speed of the simulator under each scheduler against first come, first served, side by side: `python benchmarks/schedulers.py`."""
 
 from __future__ import annotations
 
@@ -52,36 +52,44 @@ SCHEDULERS: tuple[Scheduler, ...] = (
 )
 
 
-def requests_per_s(scheduler: Scheduler | None, rate_per_s: float, requests: int, repeats: int) -> float:
+def seconds(scheduler: Scheduler | None, rate_per_s: float, requests: int) -> float:
+    """Processor time of one run."""
     engine = st.Engine(max_num_batched_tokens=8192, scheduler=scheduler)
     fleet = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine))
     workload = st.Workload.poisson(rate_per_s, LENGTHS)
-    simulate(fleet, workload, requests=100, rng=1)
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        simulate(fleet, workload, requests=requests, rng=1)
-        taken.append(time.perf_counter() - start)
-    return requests / statistics.median(taken)
+    start = time.process_time()
+    simulate(fleet, workload, requests=requests, rng=1)
+    return time.process_time() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2_000, help="under schedulers the reference runs")
     parser.add_argument("--compiled", type=int, default=500_000, help="under compiled ones")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rate", type=float, default=8.0, help="requests/s")
+    parser.add_argument("--only", default="", help="schedulers whose name begins so")
     options = parser.parse_args()
-    base = requests_per_s(None, options.rate, options.compiled, options.repeats)
-    print(f"{'scheduler':60}{'requests/s':>12}{'times slower':>14}")
-    print(f"{'first come, first served':60}{base:12.0f}{1.0:14.1f}")
+    print(f"{'scheduler':60}{'requests/s':>12}{'times slower':>14}{'least':>8}{'most':>8}")
     for scheduler in SCHEDULERS:
+        if not type(scheduler).__name__.startswith(options.only):
+            continue
         compiled = type(scheduler) not in WITHOUT_KERNEL
-        speed = requests_per_s(
-            scheduler, options.rate, options.compiled if compiled else options.requests, options.repeats
-        )
+        requests = options.compiled if compiled else options.requests
+        seconds(None, options.rate, 1000)
+        seconds(scheduler, options.rate, 1000)
+        # Side by side: every run beside one of first come, first served, so that both have the machine as it is then.
+        ratios, speeds = [], []
+        for _ in range(options.repeats):
+            base = seconds(None, options.rate, options.compiled) / options.compiled
+            own = seconds(scheduler, options.rate, requests) / requests
+            ratios.append(own / base)
+            speeds.append(1 / own)
         note = "" if compiled else "  reference"
-        print(f"{scheduler!r:60.58}{speed:12.0f}{base / speed:14.1f}{note}")
+        print(
+            f"{scheduler!r:60.58}{statistics.median(speeds):12.0f}{statistics.median(ratios):14.2f}"
+            f"{min(ratios):8.2f}{max(ratios):8.2f}{note}"
+        )
 
 
 if __name__ == "__main__":

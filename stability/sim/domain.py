@@ -14,16 +14,34 @@ from ..model.fleet import Fleet
 from ..model.replica import Replica
 from ..model.requests import Requests
 from ..model.workload import Workload
-from ..policies.disciplines import DecodeFirst, PrefillFirst, Sarathi
+from ..policies.disciplines import DecodeFirst, Orca, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs, scheduler_of
+from ..policies.flow_control import ClassBudgets, RandomBudget
+from ..policies.priority import Priority
 from ..policies.routers import Router
+from ..policies.wait import NestedWait, Wait
 from .scheduling import UNLIMITED_BLOCKS, check_classes, extra_tokens, limits_memory, whole_tokens
 
 RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
 """Codes of the admission rules, in the order of `ADMISSIONS`."""
 
-INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST = range(-1, 3)
-"""Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time."""
+INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST, ORCA, PRIORITY, WAIT, NESTED_WAIT, CLASS_BUDGETS, RANDOM_BUDGET = (
+    range(-1, 9)
+)
+"""Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time; or
+what a published discipline says."""
+
+_DISCIPLINES: dict[type, int] = {
+    type(None): MIXED,
+    PrefillFirst: PREFILL_FIRST,
+    DecodeFirst: DECODE_FIRST,
+    Orca: ORCA,
+    Priority: PRIORITY,
+    Wait: WAIT,
+    NestedWait: NESTED_WAIT,
+    ClassBudgets: CLASS_BUDGETS,
+    RandomBudget: RANDOM_BUDGET,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +76,7 @@ class Limits:
     @property
     def discipline(self) -> int:
         """Code of what a compiled step computes."""
-        match self.scheduler:
-            case None:
-                return MIXED
-            case PrefillFirst():
-                return PREFILL_FIRST
-            case DecodeFirst():
-                return DECODE_FIRST
-            case _:
-                return INTERPRETED
+        return _DISCIPLINES.get(type(self.scheduler), INTERPRETED)
 
 
 def limits_of(replica: Replica) -> Limits:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -147,7 +146,7 @@ def simulate(
     # A policy without a kernel is run by the reference, and so is the fleet it is part of.
     planned = any(limits_of(pool.replica).discipline == INTERPRETED for pool in fleet.pools)
     with _bar(progress, expected) as report:
-        run = (partial(InterpretedRun, root=root) if planned else Run)(
+        run = (InterpretedRun if planned else Run)(
             replicas=replicas,
             router=policy,
             shares=shares,
@@ -161,6 +160,7 @@ def simulate(
             resolution_s=resolution_s,
             report=report,
             max_waiting=max_waiting,
+            root=root,
         )
         complete = True
         try:

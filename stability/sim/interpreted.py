@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
+from .kernels.books import sample
 from .kernels.state import LOG_COLUMNS, LOGGED, OWED, Arrivals
-from .kernels.step import sample
 from .reference.fleet import build_servers, choose
 from .reference.replica import ReferenceReplica, ReferenceRequest
 from .run import TTFT_BINS, Run
@@ -21,15 +19,8 @@ _sample = getattr(sample, "py_func", sample)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class InterpretedRun(Run):
-    """A `Run` in plain Python: the machine's arrays are its books, the reference replicas its state.
+    """A `Run` in plain Python: the machine's arrays are its books, the reference replicas its state."""
 
-    Parameters
-    ----------
-    root : SeedSequence
-        Where the random numbers of policies and predictors come from.
-    """
-
-    root: np.random.SeedSequence
     servers: list[ReferenceReplica] = field(init=False)
     live: dict[int, ReferenceRequest] = field(default_factory=dict)
     predictions: Predictions = field(init=False)

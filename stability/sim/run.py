@@ -15,20 +15,11 @@ from ..model.requests import Requests
 from ..policies.routers import Router
 from .backlog import FEWEST_SAMPLES, BacklogSamples
 from .domain import limits_of
+from .draws import BudgetDraws, Ranks
 from .kernels import loop
-from .kernels.state import (
-    LOGGED,
-    OWED,
-    STEPS_LEFT,
-    Arrivals,
-    Log,
-    Machine,
-    blank_outcome,
-    build,
-    empty_log,
-    with_ring,
-    with_room,
-)
+from .kernels.build import blank_outcome, build, empty_log, with_ring, with_room
+from .kernels.state import IN_CIRCLES, LOGGED, OWED, STEPS_LEFT, Arrivals, Log, Machine
+from .scheduling import evicts_in_circles
 
 STEPS_PER_CALL = 20_000_000
 """Steps between two looks at the keyboard: about a second."""
@@ -92,6 +83,8 @@ class Run:
         Share of the requests (or of the horizon) after which measurement starts.
     max_waiting : int or None
         Waiting requests at which a replica turns arrivals away.
+    root : SeedSequence
+        Where the random numbers of policies and predictors come from.
     """
 
     replicas: list[Replica]
@@ -107,6 +100,9 @@ class Run:
     resolution_s: float | None
     report: Callable[[int], None]
     max_waiting: int | None = None
+    root: np.random.SeedSequence = field(default_factory=lambda: np.random.SeedSequence(0))
+    draws: BudgetDraws = field(init=False)
+    ranks: Ranks = field(init=False)
     machine: Machine = field(init=False)
     arrived: int = 0
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -120,8 +116,10 @@ class Run:
         log = empty_log(
             1 << 12 if self.record_steps else 0, 1 << 10 if self.resolution_s else 0, self.resolution_s or math.inf
         )
+        servers = [limits_of(replica) for replica in self.replicas]
+        self.draws, self.ranks = BudgetDraws(servers, self.root), Ranks(servers, self.root)
         self.machine = build(
-            [(limits_of(replica), replica.iteration) for replica in self.replicas],
+            [(limits, replica.iteration) for limits, replica in zip(servers, self.replicas, strict=True)],
             log=log,
             outcome=blank_outcome(0, arrivals=False),
             ttft_bins=0 if self.keep_requests else TTFT_BINS,
@@ -221,6 +219,10 @@ class Run:
 
     def _receive_lengths(self, arrivals: Arrivals) -> None:
         """Tell policies of the lengths of a block."""
+        policies = self.machine.policies
+        if policies.heap is not None:
+            policies = policies._replace(heap=self.ranks.received(policies.heap, arrivals))
+            self.machine = self.machine._replace(policies=policies)
 
     def _run_open(self, piece: Arrivals, begin: int) -> int:
         return loop.run_open(self.machine, piece, self.router.code, self.shares, begin)
@@ -284,7 +286,9 @@ class Run:
 
     def _prepare(self) -> None:
         """Room in the logs, and steps to go."""
-        log, registers = self.machine.log, self.machine.registers
+        log, registers, policies = self.machine.log, self.machine.registers, self.machine.policies
+        if registers[IN_CIRCLES]:
+            raise evicts_in_circles(int(registers[IN_CIRCLES]))
         registers[STEPS_LEFT] = STEPS_PER_CALL
         if self.record_steps:
             while len(log.start_s) - registers[LOGGED] < len(self.replicas):
@@ -300,7 +304,11 @@ class Run:
                 )
             while len(log.samples) * self.resolution_s < latest:
                 log = _longer(log, steps=len(log.start_s), samples=2 * len(log.samples))
-        self.machine = self.machine._replace(log=log)
+        if policies.draws is not None:
+            draws = self.draws.refilled(policies.draws)
+            policies = policies._replace(draws=draws)
+            registers[STEPS_LEFT] = min(registers[STEPS_LEFT], self.draws.left(draws))
+        self.machine = self.machine._replace(log=log, policies=policies)
 
     def checkpoint(self, time_s: float) -> None:
         """Note the totals now."""

@@ -10,16 +10,30 @@ from ..model.engine import Scheduler
 from ..model.streams import Stream, generator
 from ..policies.disciplines import DecodeFirst, Orca, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs
-from ..policies.flow_control import ClassBudgets, RandomBudget
+from ..policies.flow_control import ClassBudgets
 from ..policies.predictors import Oracle, Predictor
 from ..policies.priority import Priority
 from ..policies.residency import EXTRA_TOKENS
 from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
 from ..policies.user import UserScheduler
-from ..policies.wait import NestedWait, Wait
+from ..policies.wait import Wait
 
 UNLIMITED_BLOCKS = 1 << 40
 """KV blocks of a replica whose policy knows no memory limit."""
+
+MOST_IN_VAIN = 10_000
+MOST_IN_VAIN_A_REQUEST = 100
+"""Evictions since a request last completed, and those allowed beyond for each request present."""
+
+
+def evicts_in_circles(evictions: int) -> InputError:
+    """The error of a policy that evicts and gets nowhere."""
+    return InputError(
+        f"{evictions} evictions since a request last completed, must be <= {MOST_IN_VAIN} and "
+        f"{MOST_IN_VAIN_A_REQUEST} a request present. "
+        "The policy evicts in circles: give it more KV, or thresholds and budgets that need less."
+    )
+
 
 CHUNKING = (Fcfs, Sarathi, Orca, Priority, UserScheduler)
 """Policies that may split prompts; the others compute them whole."""
@@ -98,17 +112,11 @@ _PER_REQUEST = (
     "it pauses or orders requests one by one, and the compiled core keeps sums over requests that all decode in step"
 )
 WITHOUT_KERNEL: dict[type, str] = {
-    Wait: f"stages pause class by class: {_PER_REQUEST}",
-    NestedWait: f"segments pause at boundaries: {_PER_REQUEST}",
-    ClassBudgets: "it needs a queue per class, the compiled waiting set is one queue",
-    RandomBudget: "it draws a budget each iteration and evicts with loss of progress, the compiled core recomputes what was generated",
     ShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
     HindsightShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
     AMax: f"the look-ahead needs the bound of every request: {_PER_REQUEST}",
     AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
     SortedF: "it searches an order over all waiting requests, offline",
-    Orca: f"decodes pause when prompts use up the budget: {_PER_REQUEST}",
-    Priority: "it needs an ordered waiting set, the compiled one is a queue",
     UserScheduler: "it is Python",
 }
 """Policies that only the reference runs, with the reason. All others have a kernel."""

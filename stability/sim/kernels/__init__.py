@@ -1,5 +1,5 @@
 """Compiled kernels: an iteration costs O(1) plus its admissions and completions, whatever the batch.
 
 `state` lays out the arrays, `laws` evaluates step times, `waiting` is the queue, `residency` what the KV cache holds,
-`step` one iteration of one replica, `routing` the routers and `loop` the order of events.
+`step` and `separate` one iteration of one replica, `books` what is kept of it, `routing` the routers and `loop` the order of events.
 """

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..._types import FloatArray
-from ..domain import MIXED
+from ..._types import BoolArray, FloatArray
+from ..domain import CLASS_BUDGETS, DECODE_FIRST, MIXED, NESTED_WAIT, ORCA, PREFILL_FIRST, PRIORITY, RANDOM_BUDGET, WAIT
 from ._jit import kernel
-from .residency import blocks
+from .budgets import begin_budget_step
+from .nested import begin_nested_step, complete_nested_step
+from .orca import begin_orca_step
+from .policies import Cohorts, Draws, Lines, Waits
+from .residency import blocks, complete_due
 from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
 from .separate import begin_separate_step
 from .span import decode_span
 from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
-from .step import begin_step, finish_step
-from .waiting import push_back
+from .step import begin_step, end_step
+from .wait import begin_wait_step, complete_wait_step
+from .waiting import join
 
 
 @kernel
@@ -28,14 +33,16 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 return True
             if sampled and machine.due_s[r] > len(machine.log.samples) * machine.log.resolution_s:
                 return False
-            finish_step(machine, r)
+            finish_due_step(machine, r)
         else:
             if not machine.due_s[r] < until_s:
                 return True
             if machine.registers[STEPS_LEFT] <= 0:
                 return False
-            if s.partial == NONE and s.decoding > 0 and (s.head == NONE or s.blocked) and not (logged or sampled):
+            if s.partial == NONE and s.decoding > 0 and (s.waiting == 0 or s.blocked) and not (logged or sampled):
+                steps = s.steps
                 decode_span(machine, r, until_s)
+                _skip_draws(machine.policies.draws, r, s.steps - steps)
                 if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
@@ -45,10 +52,78 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 @kernel
 def begin_due_step(machine: Machine, r: int) -> None:
     """Begin the step that is due, as the replica's discipline has it."""
-    if machine.replicas[r].discipline == MIXED:
+    discipline = machine.replicas[r].discipline
+    p = machine.policies
+    if discipline in (MIXED, PRIORITY):
         begin_step(machine, r)
-    else:
+    elif discipline in (PREFILL_FIRST, DECODE_FIRST):
         begin_separate_step(machine, r)
+    else:
+        _begin_policy_step(machine, p.orca, p.wait, p.nested_wait, p.class_budgets, p.draws, r)
+
+
+@kernel
+def _begin_policy_step(
+    machine: Machine,
+    orca: BoolArray | None,
+    wait: Waits | None,
+    nested_wait: Cohorts | None,
+    class_budgets: Lines | None,
+    draws: Draws | None,
+    r: int,
+) -> None:
+    """Disciplines that no replica runs are None here, and not compiled."""
+    discipline = machine.replicas[r].discipline
+    if orca is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
+        if discipline == ORCA:
+            begin_orca_step(machine, r)
+    if wait is not None:  # noqa: SIM102
+        if discipline == WAIT:
+            begin_wait_step(machine, wait.lines, wait.cohorts, r)
+    if nested_wait is not None:  # noqa: SIM102
+        if discipline == NESTED_WAIT:
+            begin_nested_step(machine, nested_wait, r)
+    if class_budgets is not None:  # noqa: SIM102
+        if discipline == CLASS_BUDGETS:
+            begin_budget_step(machine, class_budgets, None, r)
+    if draws is not None:  # noqa: SIM102
+        if discipline == RANDOM_BUDGET:
+            begin_budget_step(machine, None, draws, r)
+
+
+@kernel
+def _skip_draws(draws: Draws | None, r: int, steps: int) -> None:
+    """Iterations draw their budgets whether or not there is anybody to admit."""
+    if draws is not None:
+        draws.used[r] += steps
+
+
+@kernel
+def finish_due_step(machine: Machine, r: int) -> int:
+    """Finish the step under way; return how many requests it completed."""
+    s = machine.replicas[r]
+    end_step(machine, r)
+    if s.cohorts == 0:
+        completed = complete_due(machine, r, s, s.ended_s)
+    else:
+        completed = _complete_cohorts(machine, machine.policies.wait, machine.policies.nested_wait, r, s.ended_s)
+    if completed > 0:
+        s.in_vain = 0
+    if machine.requests[r] == 0:
+        machine.due_s[r] = np.inf
+    return completed
+
+
+@kernel
+def _complete_cohorts(machine: Machine, wait: Waits | None, nested_wait: Cohorts | None, r: int, now_s: float) -> int:
+    completed = 0
+    if wait is not None:  # noqa: SIM102
+        if machine.replicas[r].discipline == WAIT:
+            completed = complete_wait_step(machine, wait.cohorts, r, now_s)
+    if nested_wait is not None:  # noqa: SIM102
+        if machine.replicas[r].discipline == NESTED_WAIT:
+            completed = complete_nested_step(machine, nested_wait, r, now_s)
+    return completed
 
 
 @kernel
@@ -78,7 +153,7 @@ def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) 
     request.generated = 0
     request.preemptions = 0
     request.kept_blocks = 0
-    push_back(machine, s, place, now_s)
+    join(machine, r, place, arrivals.request_class[i], now_s)
     machine.requests[r] += 1
     machine.tokens[r] += request.prompt_tokens
     if s.in_step == 0 and machine.due_s[r] == np.inf:
@@ -153,7 +228,7 @@ def run_closed(
         machine.now_s[0] = now_s
         for r in range(count):
             if machine.due_s[r] == now_s and machine.replicas[r].in_step:
-                registers[OWED] += finish_step(machine, r)
+                registers[OWED] += finish_due_step(machine, r)
         if registers[OWED] == 0:
             for r in range(count):
                 if machine.due_s[r] == now_s and machine.replicas[r].in_step == 0:
@@ -166,4 +241,4 @@ def finish_all(machine: Machine) -> None:
     """Finish every step under way."""
     for r in range(len(machine.due_s)):
         if machine.replicas[r].in_step:
-            finish_step(machine, r)
+            finish_due_step(machine, r)

@@ -6,6 +6,9 @@ decode. Lists by last iteration, counters by residue class and an admission list
 
 The victim of an eviction is the newest request, so it heads the list of its last iteration: everything that joined the
 list later has been evicted before it.
+
+A `clock` counts the iterations in which its requests decode, and keeps their sums. Where all decode in every iteration it is
+the replica itself; disciplines that pause some of them keep clocks of their own (`cohorts`).
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ import numpy as np
 from ._jit import kernel
 from .prefix_cache import give_evicted, give_finished
 from .state import FREE, GROUP_SHIFT, NONE, Machine
-from .waiting import push_front
+from .waiting import wait_again
 
 
 @kernel
 def blocks(s: Any, tokens: int) -> int:
-    """Blocks that hold `tokens`; block sizes are nearly always powers of two, and a shift is much faster than a division."""
+    """Blocks charged to a request of `tokens`; block sizes are nearly always powers of two, and a shift is much faster than a division."""
     if s.block_shift >= 0:
-        return int((tokens + s.block_size - 1) >> s.block_shift)
-    return int((tokens + s.block_size - 1) // s.block_size)
+        return int((tokens + s.extra_tokens + s.block_size - 1) >> s.block_shift)
+    return int((tokens + s.extra_tokens + s.block_size - 1) // s.block_size)
 
 
 @kernel
@@ -61,30 +64,61 @@ def remove(machine: Machine, s: Any, place: int) -> None:
 
 
 @kernel
-def start_decoding(machine: Machine, s: Any, place: int, end_s: float) -> None:
+def start_decoding(machine: Machine, clock: Any, place: int, end_s: float) -> None:
     """A request whose known tokens are all computed in the present iteration gets a token at its end."""
     request = machine.pool[place]
-    tokens = request.prompt_tokens + request.generated
-    request.generated += 1
     if np.isnan(request.first_token_s):
         request.first_token_s = end_s
-    following = s.iteration + 1
+    request.generated += 1
+    go_on(machine, clock, place, clock.iteration + request.output_tokens - request.generated)
+
+
+@kernel
+def go_on(machine: Machine, clock: Any, place: int, last_iteration: int) -> None:
+    """From the iteration after the present one until `last_iteration`, a request gets a token in every iteration of `clock`."""
+    request = machine.pool[place]
+    tokens = request.prompt_tokens + request.generated - 1
+    following = clock.iteration + 1
     request.offset = tokens - following
-    request.last_iteration = s.iteration + request.output_tokens - request.generated
-    turn = tokens - following
-    request.phase = turn & (s.block_size - 1) if s.block_shift >= 0 else turn % s.block_size
-    machine.phases[s.phase_start + request.phase] += 1
-    bucket = s.bucket_start + (request.last_iteration & (machine.ring - 1))
+    request.last_iteration = last_iteration
+    turn = request.offset + clock.extra_tokens
+    request.phase = turn & (clock.block_size - 1) if clock.block_shift >= 0 else turn % clock.block_size
+    machine.phases[clock.phase_start + request.phase] += 1
+    bucket = clock.bucket_start + (last_iteration & (machine.ring - 1))
     request.next = machine.buckets[bucket]
     machine.buckets[bucket] = place
     machine.groups[bucket >> GROUP_SHIFT] += 1
-    s.decoding += 1
-    s.context += tokens
+    clock.decoding += 1
+    clock.context += tokens
+
+
+@kernel
+def stop_newest(machine: Machine, clock: Any, place: int) -> int:
+    """The newest of the decoding requests of `clock` stops before its time; return the tokens it holds."""
+    request = machine.pool[place]
+    tokens = request.offset + clock.iteration
+    request.generated = tokens + 1 - request.prompt_tokens
+    bucket = clock.bucket_start + (request.last_iteration & (machine.ring - 1))
+    machine.buckets[bucket] = request.next
+    machine.groups[bucket >> GROUP_SHIFT] -= 1
+    machine.phases[clock.phase_start + request.phase] -= 1
+    clock.decoding -= 1
+    clock.context -= tokens
+    return int(tokens)
+
+
+@kernel
+def evict(machine: Machine, s: Any, place: int, tokens: int) -> None:
+    """A request that holds `tokens` and decodes no more leaves the cache."""
+    remove(machine, s, place)
+    give_evicted(machine, s, place, tokens, blocks(s, tokens))
+    machine.pool[place].preemptions += 1
+    s.preemptions += 1
 
 
 @kernel
 def evict_newest(machine: Machine, s: Any, now_s: float) -> int:
-    """Evict the newest request; return 1 if it was to open a block in the present iteration."""
+    """Evict the newest request, to be resumed; return 1 if it was to open a block in the present iteration."""
     place = s.newest
     request = machine.pool[place]
     opens = 0
@@ -92,33 +126,41 @@ def evict_newest(machine: Machine, s: Any, now_s: float) -> int:
         s.partial = NONE
         tokens = request.computed
     else:
-        tokens = request.offset + s.iteration
-        request.generated = tokens + 1 - request.prompt_tokens
-        bucket = s.bucket_start + (request.last_iteration & (machine.ring - 1))
-        machine.buckets[bucket] = request.next
-        machine.groups[bucket >> GROUP_SHIFT] -= 1
-        machine.phases[s.phase_start + request.phase] -= 1
         opens = 1 if request.phase == s.residue else 0
-        s.decoding -= 1
-        s.context -= tokens
-    remove(machine, s, place)
-    give_evicted(machine, s, place, tokens, blocks(s, tokens))
-    request.preemptions += 1
-    s.preemptions += 1
-    push_front(machine, s, place, now_s)
+        tokens = stop_newest(machine, s, place)
+    evict(machine, s, place, tokens)
+    wait_again(machine, s, place, now_s)
     return opens
 
 
 @kernel
-def complete(machine: Machine, r: int, place: int, now_s: float) -> None:
+def complete_due(machine: Machine, r: int, clock: Any, now_s: float) -> int:
+    """The requests whose last iteration is the one that `clock` has just left are complete; return how many."""
+    bucket = clock.bucket_start + ((clock.iteration - 1) & (machine.ring - 1))
+    place = machine.buckets[bucket]
+    completed = 0
+    if place != NONE:
+        machine.buckets[bucket] = NONE
+        machine.replicas[r].blocked = 0
+        while place != NONE:
+            following = machine.pool[place].next
+            complete(machine, r, clock, place, now_s)
+            place = following
+            completed += 1
+        machine.groups[bucket >> GROUP_SHIFT] -= completed
+    return completed
+
+
+@kernel
+def complete(machine: Machine, r: int, clock: Any, place: int, now_s: float) -> None:
     """A decoding request leaves with its last token."""
     s = machine.replicas[r]
     request = machine.pool[place]
     # The last token's KV is never stored.
     tokens = request.prompt_tokens + request.output_tokens - 1
-    s.decoding -= 1
-    s.context -= tokens
-    machine.phases[s.phase_start + request.phase] -= 1
+    clock.decoding -= 1
+    clock.context -= tokens
+    machine.phases[clock.phase_start + request.phase] -= 1
     give_finished(s, tokens, blocks(s, tokens))
     remove(machine, s, place)
     s.completed += 1

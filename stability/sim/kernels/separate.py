@@ -10,11 +10,12 @@ import numpy as np
 
 from ..domain import DECODE_FIRST
 from ._jit import kernel
+from .books import book_queue, book_step, tick
 from .laws import step_time
 from .prefix_cache import take
 from .residency import append, blocks, evict_newest, start_decoding
-from .state import LOGGED, NONE, Machine
-from .waiting import pop_front
+from .state import NONE, Machine
+from .waiting import pop_first
 
 
 @kernel
@@ -33,7 +34,7 @@ def begin_separate_step(machine: Machine, r: int) -> None:
             known = request.prompt_tokens + request.generated
             if known > budget or blocks(s, known) > s.free_blocks:
                 break
-            place = pop_front(machine, s, start_s)
+            place = pop_first(machine, s, start_s)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
                 request.admitted_s = start_s
@@ -58,11 +59,7 @@ def begin_separate_step(machine: Machine, r: int) -> None:
 
     # Without an eviction, what was refused now is refused until a completion frees blocks or a slot.
     s.blocked = 1 if s.head != NONE and prompt == 0 and preempted == 0 else 0
-    if s.head == NONE:
-        if np.isnan(s.emptied_s):
-            s.emptied_s, s.emptied_completed = start_s, s.completed
-    elif prompt + decodes < s.max_tokens and np.isnan(s.blocked_s):
-        s.blocked_s, s.blocked_completed = start_s, s.completed
+    book_queue(s, start_s, s.max_tokens - prompt - decodes)
 
     step_s = step_time(machine.laws, s.law_kind, s.law_start, prompt, decodes, kv_tokens, prompt_context)
     end_s = start_s + step_s
@@ -75,30 +72,6 @@ def begin_separate_step(machine: Machine, r: int) -> None:
         given += 1
         admitted = pool[admitted].newer
     s.iteration += 1
-    s.step_tokens = given
-    s.step_s = step_s
-
-    used = s.capacity_blocks - s.free_blocks
-    s.steps += 1
-    s.computed_prompt_tokens += prompt
-    s.generated_tokens += given
-    s.busy_s += step_s
-    s.running_area += step_s * s.running
-    s.blocks_area += step_s * used
-    if len(machine.log.start_s):
-        row = machine.registers[LOGGED]
-        machine.registers[LOGGED] += 1
-        machine.log.start_s[row] = start_s
-        machine.log.end_s[row] = end_s
-        machine.log.integers[row, 0] = prompt + decodes
-        machine.log.integers[row, 1] = scheduled
-        machine.log.integers[row, 2] = s.running
-        machine.log.integers[row, 3] = preempted
-        machine.log.integers[row, 4] = s.waiting
-        machine.log.integers[row, 5] = used
-        machine.log.integers[row, 6] = r
+    book_step(machine, r, start_s, step_s, prompt, decodes, given, scheduled, preempted)
     if decodes > 0:
-        s.iteration += 1
-        s.residue = s.residue - 1 if s.residue > 0 else s.block_size - 1
-    s.in_step = 1
-    machine.due_s[r] = end_s
+        tick(s)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._types import FloatArray, IntArray
-from ...errors import InputError
-from ...model.iteration import IterationLaw
-from ..domain import Limits
-from .laws import encode
+
+if TYPE_CHECKING:
+    from .policies import Policies
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -25,6 +22,7 @@ REPLICA = np.dtype(
         # limits
         ("block_size", "i8"),
         ("block_shift", "i8"),  # its binary logarithm, or -1
+        ("extra_tokens", "i8"),  # charged to every request beyond those it holds
         ("capacity_blocks", "i8"),
         ("watermark_blocks", "i8"),
         ("max_seqs", "i8"),
@@ -37,6 +35,10 @@ REPLICA = np.dtype(
         ("law_start", "i8"),
         ("phase_start", "i8"),
         ("bucket_start", "i8"),
+        ("cohort_start", "i8"),  # of disciplines that pause requests together
+        ("cohorts", "i8"),
+        ("line_start", "i8"),  # of disciplines with a queue per class
+        ("lines", "i8"),
         # clock
         ("in_step", "i8"),
         ("iteration", "i8"),
@@ -61,6 +63,9 @@ REPLICA = np.dtype(
         ("tail", "i8"),
         ("waiting", "i8"),
         ("blocked", "i8"),  # the head was refused and nothing has been freed since
+        ("first_turn", "i8"),  # of queues by class: the places in a common queue that its two ends would have
+        ("last_turn", "i8"),
+        ("in_vain", "i8"),  # evictions that restart a request, since one last completed
         # totals
         ("steps", "i8"),
         ("completed", "i8"),
@@ -119,12 +124,9 @@ GROUP_SHIFT = 4
 GROUP = 1 << GROUP_SHIFT
 """Neighbouring buckets whose requests are also counted together, to skip empty ones."""
 
-MOST_BUCKETS = 1 << 29
-"""Two gigabytes of them."""
-
-FREE, LOGGED, STEPS_LEFT, OWED = range(4)
+FREE, LOGGED, STEPS_LEFT, OWED, IN_CIRCLES = range(5)
 """Places in `Machine.registers`: the first free place of the pool, rows of the step log, steps until the kernel returns
-to its caller, and (closed loop) completions not yet replaced."""
+to its caller, (closed loop) completions not yet replaced, and evictions on a replica that gets nowhere by them."""
 
 
 class Log(NamedTuple):
@@ -170,6 +172,8 @@ class Machine(NamedTuple):
         Requests in every `GROUP` buckets.
     ttft_counts : int
         Histogram of TTFT, by binary exponent and mantissa; empty unless only a summary is kept.
+    policies : Policies
+        What disciplines keep beyond that, each for itself.
     """
 
     replicas: Any
@@ -187,6 +191,7 @@ class Machine(NamedTuple):
     outcome: Outcome
     log: Log
     ttft_counts: IntArray
+    policies: Policies
 
 
 class Arrivals(NamedTuple):
@@ -199,132 +204,3 @@ class Arrivals(NamedTuple):
     request_class: IntArray
     uniforms: FloatArray
     first: int
-
-
-def blank_outcome(rows: int, *, arrivals: bool) -> Outcome:
-    """Room for the results of `rows` requests, not yet written."""
-    return Outcome(
-        np.empty(rows if arrivals else 0),
-        np.empty(rows),
-        np.empty(rows),
-        np.empty(rows),
-        np.empty(rows, dtype=np.int32),
-        np.empty(rows, dtype=np.int32),
-    )
-
-
-def empty_log(steps: int, samples: int, resolution_s: float) -> Log:
-    """Room for `steps` step records and `samples` samples."""
-    return Log(
-        np.empty(steps),
-        np.empty(steps),
-        np.empty((steps, len(LOG_COLUMNS)), dtype=np.int64),
-        np.zeros((samples, len(SAMPLE_COLUMNS))),
-        resolution_s,
-    )
-
-
-def build(
-    servers: Sequence[tuple[Limits, IterationLaw]],
-    *,
-    log: Log,
-    outcome: Outcome,
-    ttft_bins: int,
-    max_waiting: int | None = None,
-) -> Machine:
-    """An idle fleet at time 0."""
-    count = len(servers)
-    replicas = np.zeros(count, dtype=REPLICA).view(np.recarray)
-    laws: list[FloatArray] = []
-    encoded: dict[tuple[int, int], tuple[int, int]] = {}
-    law_start = phase_start = 0
-    for r, (limits, law) in enumerate(servers):
-        s = replicas[r]
-        for name in (
-            "block_size",
-            "capacity_blocks",
-            "watermark_blocks",
-            "max_seqs",
-            "max_tokens",
-            "admission",
-            "prefix_caching",
-            "discipline",
-        ):
-            s[name] = getattr(limits, name)
-        size = limits.block_size
-        s.block_shift = size.bit_length() - 1 if size & (size - 1) == 0 else -1
-        key = (id(law), limits.max_tokens)
-        if key not in encoded:
-            kind, coefficients = encode(law, limits.max_tokens)
-            encoded[key] = (kind, law_start)
-            laws.append(coefficients)
-            law_start += len(coefficients)
-        s.law_kind, s.law_start = encoded[key]
-        s.phase_start = phase_start
-        phase_start += limits.block_size
-    replicas.free_blocks[:] = replicas.empty_blocks[:] = replicas.capacity_blocks
-    for name in ("oldest", "newest", "partial", "head", "tail", "first_kept", "last_kept"):
-        replicas[name] = NONE
-    replicas.blocked_s[:] = replicas.emptied_s[:] = math.nan
-    replicas.most_waiting[:] = np.iinfo(np.int64).max if max_waiting is None else max_waiting
-    return Machine(
-        replicas=replicas,
-        pool=np.zeros(0, dtype=REQUEST).view(np.recarray),
-        due_s=np.full(count, math.inf),
-        requests=np.zeros(count, dtype=np.int64),
-        tokens=np.zeros(count, dtype=np.int64),
-        phases=np.zeros(phase_start, dtype=np.int64),
-        buckets=np.full(0, NONE, dtype=np.int32),
-        groups=np.zeros(0, dtype=np.int32),
-        ring=0,
-        laws=np.concatenate(laws),
-        registers=np.array([NONE, 0, 0, 0], dtype=np.int64),
-        now_s=np.zeros(1),
-        outcome=outcome,
-        log=log,
-        ttft_counts=np.zeros(ttft_bins, dtype=np.int64),
-    )
-
-
-def with_room(machine: Machine, requests: int) -> Machine:
-    """The machine with at least `requests` free places in its pool."""
-    used = int(machine.requests.sum())
-    old = machine.pool
-    if len(old) - used >= requests:
-        return machine
-    size = max(2 * len(old), used + requests)
-    pool = np.zeros(size, dtype=REQUEST).view(np.recarray)
-    pool[: len(old)] = old
-    pool.index[len(old) :] = NONE
-    pool.next[len(old) :] = np.arange(len(old) + 1, size + 1)
-    pool.next[-1] = machine.registers[FREE]
-    machine.registers[FREE] = len(old)
-    return machine._replace(pool=pool)
-
-
-def with_ring(machine: Machine, longest_output: int) -> Machine:
-    """The machine with buckets for outputs of up to `longest_output` tokens."""
-    if machine.ring > longest_output:
-        return machine
-    ring = max(GROUP, 1 << int(longest_output).bit_length())
-    count = len(machine.replicas)
-    if count * ring > MOST_BUCKETS:
-        raise InputError(
-            f"an output of {longest_output} tokens on {count} replicas needs {count * ring} buckets, "
-            f"must need <= {MOST_BUCKETS}. Truncate the outputs or simulate fewer replicas."
-        )
-    buckets = np.full(count * ring, NONE, dtype=np.int32)
-    groups = np.zeros(count * ring // GROUP, dtype=np.int32)
-    machine.replicas.bucket_start[:] = np.arange(count) * ring
-    pool = machine.pool
-    for s in machine.replicas[machine.replicas.running > 0]:
-        place = int(s.oldest)
-        while place != NONE:  # oldest first, so that the newest heads its list again
-            request = pool[place]
-            if place != s.partial:
-                bucket = int(s.bucket_start) + (int(request.last_iteration) & (ring - 1))
-                request.next = buckets[bucket]
-                buckets[bucket] = place
-                groups[bucket // GROUP] += 1
-            place = int(request.newer)
-    return machine._replace(buckets=buckets, groups=groups, ring=ring)

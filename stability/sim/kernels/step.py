@@ -8,11 +8,12 @@ import numpy as np
 
 from ..domain import CHUNK_GATE, RESERVE
 from ._jit import kernel
+from .books import book_queue, book_step, sample, tick
 from .laws import step_time
 from .prefix_cache import take, take_back
-from .residency import append, blocks, complete, evict_newest, start_decoding
-from .state import GROUP_SHIFT, LOGGED, NONE, Machine
-from .waiting import pop_front
+from .residency import append, blocks, evict_newest, start_decoding
+from .state import NONE, Machine
+from .waiting import pop_first
 
 
 @kernel
@@ -69,7 +70,7 @@ def begin_step(machine: Machine, r: int) -> None:
             chunk = min(known - found, budget)
             if not _fits(s, request, known, found + chunk):
                 break
-            place = pop_front(machine, s, start_s)
+            place = pop_first(machine, s, start_s)
             take_back(machine, s, place)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
@@ -85,11 +86,7 @@ def begin_step(machine: Machine, r: int) -> None:
                 s.partial = place
                 request.computed = found + chunk
         s.blocked = 1 if s.head != NONE and prompt == 0 else 0
-        if s.head == NONE:
-            if np.isnan(s.emptied_s):
-                s.emptied_s, s.emptied_completed = start_s, s.completed
-        elif budget > 0 and np.isnan(s.blocked_s):
-            s.blocked_s, s.blocked_completed = start_s, s.completed
+        book_queue(s, start_s, budget)
 
     kv_tokens = s.context + decodes
     step_s = step_time(machine.laws, s.law_kind, s.law_start, prompt, decodes, kv_tokens, prompt_context)
@@ -100,32 +97,8 @@ def begin_step(machine: Machine, r: int) -> None:
         start_decoding(machine, s, caught_up, end_s)
         given += 1
         caught_up = pool[caught_up].newer
-    s.step_tokens = given
-    s.step_s = step_s
-
-    used = s.capacity_blocks - s.free_blocks
-    s.steps += 1
-    s.computed_prompt_tokens += prompt
-    s.generated_tokens += given
-    s.busy_s += step_s
-    s.running_area += step_s * s.running
-    s.blocks_area += step_s * used
-    if len(machine.log.start_s):
-        row = machine.registers[LOGGED]
-        machine.registers[LOGGED] += 1
-        machine.log.start_s[row] = start_s
-        machine.log.end_s[row] = end_s
-        machine.log.integers[row, 0] = prompt + decodes
-        machine.log.integers[row, 1] = scheduled
-        machine.log.integers[row, 2] = s.running
-        machine.log.integers[row, 3] = preempted
-        machine.log.integers[row, 4] = s.waiting
-        machine.log.integers[row, 5] = used
-        machine.log.integers[row, 6] = r
-    s.iteration += 1
-    s.residue = s.residue - 1 if s.residue > 0 else s.block_size - 1
-    s.in_step = 1
-    machine.due_s[r] = end_s
+    book_step(machine, r, start_s, step_s, prompt, decodes, given, scheduled, preempted)
+    tick(s)
 
 
 @kernel
@@ -139,8 +112,8 @@ def _fits(s: Any, request: Any, known: int, chunk: int) -> bool:
 
 
 @kernel
-def finish_step(machine: Machine, r: int) -> int:
-    """Give out the tokens of the step under way; return how many requests it completed."""
+def end_step(machine: Machine, r: int) -> None:
+    """Give out the tokens of the step under way."""
     s = machine.replicas[r]
     now_s = machine.due_s[r]
     if len(machine.log.samples):
@@ -148,37 +121,3 @@ def finish_step(machine: Machine, r: int) -> int:
     s.in_step = 0
     s.ended_s = now_s
     machine.tokens[r] += s.step_tokens
-    bucket = s.bucket_start + ((s.iteration - 1) & (machine.ring - 1))
-    place = machine.buckets[bucket]
-    completed = 0
-    if place != NONE:
-        machine.buckets[bucket] = NONE
-        s.blocked = 0
-        while place != NONE:
-            following = machine.pool[place].next
-            complete(machine, r, place, now_s)
-            place = following
-            completed += 1
-        machine.groups[bucket >> GROUP_SHIFT] -= completed
-    if machine.requests[r] == 0:
-        machine.due_s[r] = np.inf
-    return completed
-
-
-@kernel
-def sample(machine: Machine, s: Any, end_s: float) -> None:
-    """Add the state of the step under way to the samples that fall into it."""
-    log = machine.log
-    row = s.next_sample
-    if row * log.resolution_s >= end_s:
-        return
-    start_s = end_s - s.step_s
-    row = max(row, int(np.ceil(start_s / log.resolution_s)))
-    while row * log.resolution_s < end_s:
-        log.samples[row, 0] += s.running
-        log.samples[row, 1] += s.waiting
-        log.samples[row, 2] += (s.capacity_blocks - s.free_blocks) * s.block_size
-        log.samples[row, 3] += 1
-        log.samples[row, 4] += s.step_s
-        row += 1
-    s.next_sample = row

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ...errors import InputError
 from ...policies.user import Plan
+from ..scheduling import MOST_IN_VAIN, MOST_IN_VAIN_A_REQUEST, evicts_in_circles
 from .planners import Planner, State, tokens_left
 from .replica import ReferenceReplica, ReferenceRequest, Step
-
-MOST_IN_VAIN = 10_000
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,11 +68,8 @@ class PlannedReplica(ReferenceReplica):
                 victim.generated = 0
             self._evict(victim)
         self._in_vain += len(plan.evict)
-        if self._in_vain > MOST_IN_VAIN + 100 * self.requests():
-            raise InputError(
-                f"{self._in_vain} evictions since a request last completed, must be <= {MOST_IN_VAIN} and 100 a request present. "
-                "The policy evicts in circles: give it more KV, or thresholds and budgets that need less."
-            )
+        if self._in_vain > MOST_IN_VAIN + MOST_IN_VAIN_A_REQUEST * self.requests():
+            raise evicts_in_circles(self._in_vain)
         for request, tokens in plan.batch:
             assert isinstance(request, ReferenceRequest)
             if not 1 <= tokens <= tokens_left(request):
