@@ -1,0 +1,74 @@
+"""Grounds to doubt a fitted law, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .law_fit import LawFit
+
+LOOSE = 0.5
+"""Half-width over value from which a coefficient counts as loosely known."""
+
+TOGETHER = 0.98
+"""Correlation of two estimates from which the data hardly tell them apart."""
+
+LEFT_OUT = 0.01
+"""Share of the time missing from the law from which that is said."""
+
+POOR = 0.1
+"""Mean error from which the form is in doubt."""
+
+ROWS_EACH = 5
+"""Fewest rows for each coefficient."""
+
+
+def warnings_of(fit: LawFit, reasons: Sequence[str]) -> LawFit:
+    """`fit` with its warnings; `reasons` say which forms could not be tried."""
+    return replace(fit, warnings=(*_coefficients(fit), *_rows(fit), *(f"not tried: {reason}" for reason in reasons)))
+
+
+def _coefficients(fit: LawFit) -> list[str]:
+    found = []
+    known = [item for item in fit.coefficients if item.identified]
+    for item in fit.coefficients:
+        if not item.identified:
+            found.append(f"{item.label} is not identified: no row holds what it multiplies; it is taken as 0")
+    for item, signed in zip(known, fit.signed.tolist(), strict=True):
+        half = (item.high - item.low) / 2
+        if item.high == 0:
+            found.append(
+                f"the data want {item.label} below 0 ({signed:.3g} s): another form may fit, or a column is wrong"
+            )
+        elif item.value == 0:
+            found.append(f"{item.label} comes out as 0 and may be up to {item.high:.3g} s")
+        elif half > LOOSE * item.value:
+            found.append(f"{item.label} is loosely known: {item.low:.3g} .. {item.high:.3g} s")
+    deviation = np.sqrt(np.maximum(np.diag(fit.covariance), 1e-300))
+    correlation = fit.covariance / np.outer(deviation, deviation)
+    for i, first in enumerate(known):
+        found += [
+            f"{first.label} and {second.label} are hardly told apart: as one rises the other falls; vary them apart"
+            for j, second in enumerate(known[i + 1 :], i + 1)
+            if abs(correlation[i, j]) > TOGETHER
+        ]
+    return found
+
+
+def _rows(fit: LawFit) -> list[str]:
+    found = []
+    if abs(fit.time_ratio - 1) > LEFT_OUT:
+        word = "leaves out" if fit.time_ratio < 1 else "adds"
+        found.append(
+            f"the law {word} {100 * abs(1 - fit.time_ratio):.1f} % of the measured time, by rows that the robust loss holds "
+            "back; if those stalls recur in service, fit with squares"
+        )
+    if fit.mape > POOR:
+        found.append(f"the law misses the rows by {100 * fit.mape:.0f} % on average: the form is in doubt")
+    if fit.observations < ROWS_EACH * len(fit.coefficients):
+        found.append(
+            f"{fit.observations} rows for {len(fit.coefficients)} coefficients: errors in use will be larger than on these rows"
+        )
+    return found

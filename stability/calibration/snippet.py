@@ -1,0 +1,30 @@
+"""Fitted objects as plan keys, to paste."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from ..model.iteration import Hinge, IterationLaw, IterationTime, Staircase, TwoPhase
+
+DIGITS = 6
+"""Significant digits of a pasted number: far more than any fit has."""
+
+
+def iteration_snippet(law: IterationLaw) -> str:
+    """The `iteration` of a pool: YAML, one line a law."""
+    if isinstance(law, TwoPhase):
+        return f"iteration:\n  two_phase:\n    decode: {_keys(law.decode)}\n    mixed: {_keys(law.mixed)}\n"
+    kind = "hinge" if isinstance(law, Hinge) else "staircase" if isinstance(law, Staircase) else "affine"
+    return f"iteration:\n  {kind}: {_keys(law)}\n"
+
+
+def number(value: float) -> str:
+    """A number of a plan."""
+    return f"{value:.{DIGITS}g}"
+
+
+def _keys(law: IterationLaw) -> str:
+    assert isinstance(law, IterationTime | Hinge | Staircase)
+    pairs = [(item.name, getattr(law, item.name)) for item in fields(law)]
+    needed = ("base_s", "per_token_s", "threshold_tokens", "per_step_s", "step_tokens")
+    return "{" + ", ".join(f"{name}: {number(value)}" for name, value in pairs if value or name in needed) + "}"

@@ -1,0 +1,57 @@
+"""Fitted laws against what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..calibration.law_fit import LawFit
+
+BLUE, ORANGE, BLACK = "#0072B2", "#D55E00", "#000000"
+"""Okabe-Ito colours, told apart by readers with colour vision deficiency; markers differ, too."""
+
+
+def plot_residuals(fit: LawFit, ax: Axes | None = None) -> Axes:
+    """How far fitted step times are from measured ones, by measured time; steps with prompt tokens apart.
+
+    Parameters
+    ----------
+    fit : LawFit
+        The fit.
+    ax : Axes, optional
+        Where to draw; a new figure without it.
+
+    Returns
+    -------
+    Axes
+    """
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        ax = Figure(figsize=(7.0, 4.5), layout="constrained").subplots()
+    residual = 100 * (fit.fitted_s / fit.time_s - 1)
+    mixed = fit.prefill_tokens > 0
+    kinds = (("decode only", ~mixed, "o", BLUE), ("with prompt tokens", mixed, "x", ORANGE))
+    for name, rows, marker, colour in kinds:
+        if rows.any():
+            ax.plot(
+                1e3 * fit.time_s[rows],
+                residual[rows],
+                marker,
+                color=colour,
+                markersize=4,
+                alpha=0.6,
+                label=f"{name} ({int(rows.sum())})",
+            )
+    ax.axhline(0, color=BLACK, linewidth=1)
+    ax.set_xscale("log")
+    ax.set_xlabel("measured step time, ms")
+    ax.set_ylabel("fitted over measured - 1, %")
+    ax.set_title(f"{fit.form}: mean error {100 * fit.mape:.1f} %, median {100 * fit.median_error:.1f} %", fontsize=10)
+    ax.grid(alpha=0.25)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
