@@ -21,6 +21,9 @@ LEFT_OUT = 0.01
 POOR = 0.1
 """Mean error from which the form is in doubt."""
 
+BIASED = 0.05
+"""Median error of one kind of step from which the form does not fit it."""
+
 ROWS_EACH = 5
 """Fewest rows for each coefficient."""
 
@@ -65,6 +68,15 @@ def _rows(fit: LawFit) -> list[str]:
             f"the law {word} {100 * abs(1 - fit.time_ratio):.1f} % of the measured time, by rows that the robust loss holds "
             "back; if those stalls recur in service, fit with squares"
         )
+    for name, rows in (
+        ("decode-only rows", fit.prefill_tokens == 0),
+        ("rows with prompt tokens", fit.prefill_tokens > 0),
+    ):
+        bias = float(np.median(fit.fitted_s[rows] / fit.time_s[rows])) - 1 if rows.any() else 0.0
+        if abs(bias) > BIASED:
+            found.append(
+                f"{name} come out {100 * abs(bias):.0f} % too {'long' if bias > 0 else 'short'} (median): the form does not fit them"
+            )
     if fit.mape > POOR:
         found.append(f"the law misses the rows by {100 * fit.mape:.0f} % on average: the form is in doubt")
     if fit.observations < ROWS_EACH * len(fit.coefficients):

@@ -87,7 +87,8 @@ def fit_law(observations: StepObservations, *, form: str = "auto", robust: bool 
         (candidate for candidate in best.values() if candidate.bic <= least + MARGIN),
         key=lambda candidate: (candidate.form.parameters, candidate.bic),
     )
-    found = estimate(chosen.design, observations.time_s, observations.weights, robust=robust)
+    strata = observations.mixed_share == 0
+    found = estimate(chosen.design, observations.time_s, observations.weights, strata, robust=robust)
     information = {name: candidate.bic - least for name, candidate in best.items()}
     return _result(observations, chosen, found, level, information, reasons if form == "auto" else [])
 
@@ -117,7 +118,7 @@ def _try(form: Form, steps: StepObservations, robust: bool, reasons: list[str]) 
     if any(not coefficients[i] > 0 for i in needed):
         return None
     free = int((coefficients > 0).sum()) + (form.bend_tokens is not None)
-    bic = information_criterion(steps.time_s, design @ coefficients, steps.weights, free)
+    bic = information_criterion(steps, design @ coefficients, free)
     return _Candidate(form=form, used=used, design=design, bic=bic)
 
 

@@ -13,8 +13,8 @@ Uncertainty: where a coefficient comes out as zero, the constrained estimate has
 others, taken with that zero as given, are too short. So covariance and intervals are those of the *signed* estimate, the
 same equations without c >= 0, which is normal whatever the true coefficients are; the true ones are >= 0, so what lies
 below 0 is cut off the interval and costs no coverage. Covariance: the jackknife over blocks of consecutive rows
-(CR3), right whatever the variance of a row and its dependence on rows near by; rows of fewer than
-`BLOCKS` are blocks of their own.
+(CR3), right whatever the variance of a row and its dependence on rows near by; a block is a stretch of decode-only and one of
+mixed rows. Up to `BLOCKS` rows are blocks of their own.
 
 References: Huber and Ronchetti, *Robust Statistics*, 2nd ed., sections 7.4 and 7.6. Lawson and Hanson, *Solving Least Squares
 Problems*, chapter 23. Bell and McCaffrey, "Bias reduction in standard errors for linear regression with multi-stage
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._types import BoolArray, FloatArray
+from .._types import BoolArray, FloatArray, IntArray
 
 HUBER = 1.345
 """Residuals beyond this many scales count linearly: 95 % efficient under normal errors."""
@@ -94,13 +94,17 @@ def point_estimate(design: FloatArray, time_s: FloatArray, weights: FloatArray, 
     return _iterate(design, time_s, weights / weights.mean(), robust=robust, precision=COARSE)[0]
 
 
-def estimate(design: FloatArray, time_s: FloatArray, weights: FloatArray, *, robust: bool = True) -> Estimate:
+def estimate(
+    design: FloatArray, time_s: FloatArray, weights: FloatArray, strata: BoolArray, *, robust: bool = True
+) -> Estimate:
     """The coefficients of `design`, of full rank, without zero columns; see the module.
 
     Parameters
     ----------
     design : (n, p) ndarray, >= 0
     time_s, weights : (n,) ndarray, > 0
+    strata : (n,) ndarray of bool
+        Two kinds of rows; a block is a stretch of either.
     robust : bool
         Huber's loss; otherwise squares.
     """
@@ -113,14 +117,14 @@ def estimate(design: FloatArray, time_s: FloatArray, weights: FloatArray, *, rob
     size = np.sqrt(w) * np.abs(residual) / scale
     inside = size <= HUBER if robust else np.ones(len(size), dtype=bool)
     scores = (rows / unit) * (w * residual * np.where(inside, 1.0, HUBER / np.maximum(size, HUBER)))[:, None]
-    blocks = min(len(time_s), BLOCKS)
-    covariance = _jackknife(rows / unit, w * inside, scores, blocks)
+    block = _blocks(strata)
+    covariance = _jackknife(rows / unit, w * inside, scores, block)
     outer = np.outer(unit, unit)
     return Estimate(
         coefficients=constrained,
         signed=signed / unit,
         covariance=covariance / outer,
-        degrees=max(blocks - design.shape[1], 1),
+        degrees=_degrees(design > 0, block),
         scale=scale,
         outliers=size > OUTLYING,
     )
@@ -172,12 +176,32 @@ def _signed(rows: FloatArray, target: FloatArray, w: FloatArray, scale: float, *
     return np.asarray(found)
 
 
-def _jackknife(rows: FloatArray, curvature: FloatArray, scores: FloatArray, blocks: int) -> FloatArray:
+def _blocks(strata: BoolArray) -> IntArray:
+    """The block of each row: rows of one kind in their order, cut into stretches of equal length."""
+    block = np.zeros(len(strata), dtype=np.int64)
+    for rows in (strata, ~strata):
+        block[rows] = np.arange(int(rows.sum())) * min(len(strata), BLOCKS) // max(int(rows.sum()), 1)
+    return block
+
+
+def _degrees(used: BoolArray, block: IntArray) -> int:
+    """Blocks that hold a coefficient, less the coefficients it is estimated with: of the worst one."""
+    present = np.zeros((int(block.max()) + 1, used.shape[1]), dtype=bool)
+    np.logical_or.at(present, block, used)
+    flags = used.astype(np.float64)
+    together = (flags.T @ flags > 0).sum(axis=1)
+    return max(int((present.sum(axis=0) - together).min()), 1)
+
+
+def _jackknife(rows: FloatArray, curvature: FloatArray, scores: FloatArray, block: IntArray) -> FloatArray:
     """CR3: one Newton step after leaving out each block."""
-    starts = np.arange(blocks) * len(rows) // blocks
-    products = rows[:, :, None] * (curvature[:, None] * rows)[:, None, :]
-    parts = np.add.reduceat(products, starts, axis=0)
-    sums = np.add.reduceat(scores, starts, axis=0)
+    blocks, p = int(block.max()) + 1, rows.shape[1]
+    weighted = curvature[:, None] * rows
+    parts, sums = np.empty((blocks, p, p)), np.empty((blocks, p))
+    for j in range(p):
+        sums[:, j] = np.bincount(block, weights=scores[:, j], minlength=blocks)
+        for i in range(p):
+            parts[:, i, j] = np.bincount(block, weights=rows[:, i] * weighted[:, j], minlength=blocks)
     whole = parts.sum(axis=0)
     left = whole - parts
     # A block that alone carries a column leaves nothing to estimate it by: the pseudo-inverse says so by a huge step.
