@@ -1,7 +1,9 @@
 """What a fitted law leaves uncertain in the capacity of a fleet.
 
-Laws are drawn as the data leave them (`LawFit.laws`) and `analyze` judges the fleet under each. The finite trace behind
-the lengths adds its own uncertainty, a normal factor of the width that `analyze` reports. The verdict holds at the level of
+The logarithm of each rate is taken as linear in the coefficients, with slopes from one `analyze` a coefficient, a standard
+deviation above the fit; coefficients are drawn as the data leave them (`LawFit.draws`), zeros included. **Approximation**: where
+another resource comes to bind within the interval, the slope changes. The finite trace behind the lengths adds its own
+uncertainty, a normal factor of the width that `analyze` reports. The verdict holds at the level of
 the fit: STABLE if the rate is below the lower end of what the fleet is certain of, UNSTABLE above the upper end of what
 it cannot serve.
 """
@@ -9,6 +11,7 @@ it cannot serve.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import ClassVar
@@ -17,13 +20,16 @@ import numpy as np
 
 from .._result import Tabular, Verdict, no_truth, rate
 from .._types import FloatArray
-from ..errors import InputError, check_integer, unknown_name
+from ..errors import InputError, unknown_name
 from ..model.fleet import Fleet
 from ..model.iteration import IterationLaw
 from ..model.workload import Workload
 from ..theory.analyze import analyze
 from ..theory.report import StabilityReport
 from .law_fit import LawFit
+
+DRAWS = 4000
+"""Coefficients drawn for an interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,6 @@ def fitted_capacity(
     *,
     fit: LawFit,
     pool: str | None = None,
-    draws: int = 100,
     rng: int | np.random.SeedSequence | np.random.Generator | None = 0,
 ) -> FittedCapacity:
     """Capacity of `fleet` with a fitted law in one of its pools, and what the fit leaves uncertain of it.
@@ -111,8 +116,6 @@ def fitted_capacity(
         Of `fit_law`.
     pool : str, optional
         Name of the pool that was measured; needed with several.
-    draws : int >= 20
-        Laws drawn; each is analysed.
     rng : int, SeedSequence, Generator or None
         Randomness of the draws.
 
@@ -126,21 +129,18 @@ def fitted_capacity(
     InputError
         If the pool is unknown or not named among several.
     """
-    check_integer("draws", draws, at_least=20)
     index = _index(fleet, pool)
     name, replica = fleet.pools[index].name, fleet.pools[index].replica
     generator = np.random.default_rng(rng)
-    reports = [
-        analyze(_with(fleet, index, law), workload, confidence=fit.level)
-        for law in [fit.law, *fit.laws(draws, rng=generator)]
-    ]
-    mean, drawn = reports[0], reports[1:]
+    mean = analyze(_with(fleet, index, fit.law), workload, confidence=fit.level)
+    value = np.array([item.value for item in fit.coefficients])
+    slopes = _slopes(fit, value, mean, lambda law: analyze(_with(fleet, index, law), workload, confidence=fit.level))
+    # Rows: capacity, stable below, unstable above; columns: draws.
+    drawn = np.exp(slopes @ (fit.draws(DRAWS, rng=generator) - value).T) * _rates(mean)[:, None]
     low, high = mean.capacity_interval
     sd = math.log(high / low) / (2 * NormalDist().inv_cdf((1 + fit.level) / 2)) if high > low > 0 else 0.0
-    trace = np.exp(sd * generator.standard_normal(draws))
-    interval = _ends(np.array([report.capacity_per_s for report in drawn]) * trace, fit.level)
-    stable = _ends(np.array([report.stable_below_per_s for report in drawn]), fit.level)[0]
-    unstable = _ends(np.array([report.unstable_above_per_s for report in drawn]), fit.level)[1]
+    interval = _ends(drawn[0] * np.exp(sd * generator.standard_normal(DRAWS)), fit.level)
+    stable, unstable = _ends(drawn[1], fit.level)[0], _ends(drawn[2], fit.level)[1]
     verdict, reason = _judge(mean, stable, unstable)
     engine = replica.engine
     beyond = fit.beyond(
@@ -161,6 +161,26 @@ def fitted_capacity(
         warnings=(*fit.warnings, *beyond),
         report=mean,
     )
+
+
+def _slopes(
+    fit: LawFit, value: FloatArray, mean: StabilityReport, judge: Callable[[IterationLaw], StabilityReport]
+) -> FloatArray:
+    """Slopes of the logarithms of the three rates in each coefficient, by differences of a standard deviation. Shape (3, p)."""
+    slopes = np.zeros((3, len(value)))
+    known = np.flatnonzero([item.identified for item in fit.coefficients])
+    steps = np.maximum(np.sqrt(np.diag(fit.covariance)), 1e-6 * value[known])
+    for place, step in zip(known.tolist(), steps.tolist(), strict=True):
+        if step > 0:
+            moved = value.copy()
+            moved[place] += step
+            slopes[:, place] = np.log(_rates(judge(fit.law_of(moved))) / _rates(mean)) / step
+    return slopes
+
+
+def _rates(report: StabilityReport) -> FloatArray:
+    rates = np.array([report.capacity_per_s, report.stable_below_per_s, report.unstable_above_per_s])
+    return np.asarray(np.maximum(rates, 1e-300))  # nothing is certain of some policies
 
 
 def _index(fleet: Fleet, pool: str | None) -> int:

@@ -113,9 +113,12 @@ def _try(form: Form, steps: StepObservations, robust: bool, reasons: list[str]) 
         )
         return None
     coefficients = point_estimate(design, steps.time_s, steps.weights, robust=robust)
-    # A bend needs its slope, and a step its base, to be a law at all.
-    needed = {"hinge": (0,), "staircase": (1,)}.get(form.name, ())
-    if any(not coefficients[i] > 0 for i in needed):
+    whole = np.zeros(len(used))
+    whole[used] = coefficients
+    try:
+        form.law(whole.tolist())
+    except InputError as error:  # a phase that takes no time, a step that costs nothing
+        reasons.append(f"form {form.name!r} comes out as no law: {error}")
         return None
     free = int((coefficients > 0).sum()) + (form.bend_tokens is not None)
     bic = information_criterion(steps, design @ coefficients, free)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .._result import Tabular, html_table, json_safe, percent, text_table
-from .._types import FloatArray
+from .._types import ArrayLike, FloatArray
 from ..errors import check_integer
 from ..model.iteration import IterationLaw
 from .forms import Form
@@ -127,31 +127,32 @@ class LawFit(Tabular):
     def __repr__(self) -> str:
         return f"LawFit({self.form}, {self.observations} rows, MAPE {percent(self.mape)}, R2 {self.r2:.4f})"
 
-    def laws(
-        self, count: int, *, rng: int | np.random.SeedSequence | np.random.Generator | None = 0
-    ) -> list[IterationLaw]:
-        """`count` laws as likely as the data leave them, drawn with `rng`.
+    def draws(self, count: int, *, rng: int | np.random.SeedSequence | np.random.Generator | None = 0) -> FloatArray:
+        """`count` rows of coefficients as likely as the data leave them, drawn with `rng`, in s per unit.
 
-        Coefficients are drawn from the law of the signed estimate, Student's t about it, and moved to the nearest ones
-        >= 0 in the metric of its covariance, which is what the constrained fit of such data would give.
+        They come from the law of the signed estimate, Student's t about it, and are moved to the nearest ones >= 0 in the
+        metric of its covariance, which is what the constrained fit of such data would give.
         """
         check_integer("count", count, at_least=1)
         from scipy.optimize import nnls
 
         generator = np.random.default_rng(rng)
-        scale = np.sqrt(np.maximum(np.diag(self.covariance), 1e-300))
+        scale = np.sqrt(np.maximum(np.diag(self.covariance), 1e-40))
         root = np.linalg.cholesky(self.covariance / np.outer(scale, scale) + 1e-10 * np.eye(len(scale)))
         noise = generator.standard_normal((count, len(scale))) @ root.T
         noise *= np.sqrt(self.degrees / generator.chisquare(self.degrees, count))[:, None]
         inverse = np.linalg.inv(root)
         drawn = self.signed / scale + noise
-        form, laws = Form(name=self.form, bend_tokens=self.bend_tokens), []
-        known = np.flatnonzero([item.identified for item in self.coefficients])
-        for row in drawn:
-            full = np.zeros(len(self.coefficients))
-            full[known] = (row if (row >= 0).all() else nnls(inverse, inverse @ row)[0]) * scale
-            laws.append(form.law(full.tolist()))
-        return laws
+        for row in np.flatnonzero((drawn < 0).any(axis=1)).tolist():
+            drawn[row] = nnls(inverse, inverse @ drawn[row])[0]
+        full = np.zeros((count, len(self.coefficients)))
+        full[:, [item.identified for item in self.coefficients]] = drawn * scale
+        return full
+
+    def law_of(self, coefficients: ArrayLike) -> IterationLaw:
+        """The law of the fit's form with other `coefficients` >= 0, in their order, s per unit."""
+        form = Form(name=self.form, bend_tokens=self.bend_tokens)
+        return form.law(np.asarray(coefficients, dtype=np.float64).tolist())
 
     def plan_snippet(self) -> str:
         """The law as YAML for a pool of a plan."""
