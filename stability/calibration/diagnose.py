@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .._types import BoolArray
 from .law_fit import LawFit
 
 LOOSE = 0.5
@@ -51,12 +52,25 @@ def _coefficients(fit: LawFit) -> list[str]:
             found.append(f"{item.label} is loosely known: {item.low:.3g} .. {item.high:.3g} s")
     deviation = np.sqrt(np.maximum(np.diag(fit.covariance), 1e-300))
     correlation = fit.covariance / np.outer(deviation, deviation)
-    for i, first in enumerate(known):
-        found += [
-            f"{first.label} and {second.label} are hardly told apart: as one rises the other falls; vary them apart"
-            for j, second in enumerate(known[i + 1 :], i + 1)
-            if abs(correlation[i, j]) > TOGETHER
-        ]
+    for group in _groups(np.abs(correlation) > TOGETHER):
+        names = [known[place].label for place in group]
+        found.append(
+            f"{', '.join(names[:-1])} and {names[-1]} are hardly told apart: as one rises another falls; vary them apart"
+        )
+    return found
+
+
+def _groups(linked: BoolArray) -> list[list[int]]:
+    """Connected sets of more than one."""
+    left, found = set(range(len(linked))), []
+    while left:
+        group, front = set(), {left.pop()}
+        while front:
+            group |= front
+            front = {j for i in front for j in np.flatnonzero(linked[i]).tolist()} - group
+        left -= group
+        if len(group) > 1:
+            found.append(sorted(group))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ..model.iteration import Hinge, IterationLaw, IterationTime, Staircase, TwoPhase
+from ..model.lengths import Gamma, Length, LogNormal, Quantiles, Weibull
 
 DIGITS = 6
 """Significant digits of a pasted number: far more than any fit has."""
@@ -16,6 +17,18 @@ def iteration_snippet(law: IterationLaw) -> str:
         return f"iteration:\n  two_phase:\n    decode: {_keys(law.decode)}\n    mixed: {_keys(law.mixed)}\n"
     kind = "hinge" if isinstance(law, Hinge) else "staircase" if isinstance(law, Staircase) else "affine"
     return f"iteration:\n  {kind}: {_keys(law)}\n"
+
+
+def length_snippet(law: Length) -> str:
+    """The value of `prompt` or `output`: YAML in one line."""
+    if isinstance(law, Quantiles):
+        levels = ", ".join(number(level) for level in law.levels)
+        return f"{{quantiles: {{probabilities: [{levels}], tokens: [{', '.join(number(t) for t in law.tokens)}]}}}}"
+    assert isinstance(law, LogNormal | Gamma | Weibull)
+    kind = {"LogNormal": "lognormal", "Gamma": "gamma", "Weibull": "weibull"}[type(law).__name__]
+    shape = f"shape: {number(law.shape)}" if isinstance(law, Weibull) else f"cv: {number(law.cv)}"
+    limit = "" if law.limit is None else f", max: {law.limit}"
+    return f"{{{kind}: {{mean: {number(law.mean_tokens)}, {shape}{limit}}}}}"
 
 
 def number(value: float) -> str:

@@ -150,8 +150,9 @@ def _vllm(place: str, record: dict[str, Any], notes: list[str]) -> tuple[float, 
     tpot = _number(place, record, "mean_tpot_ms", above=0) * 1e-3
     ttft = _number(place, record, "mean_ttft_ms", above=0) * 1e-3
     mean = completed * (ttft + tpot * (output - 1)) / _number(place, record, "duration", above=0)
-    limit, offered = record.get("max_concurrency"), record.get("request_rate", "inf")
-    open_loop = offered not in (None, "inf") and math.isfinite(float(offered))
+    offered = record.get("request_rate", "inf")
+    open_loop = offered not in (None, "inf") and math.isfinite(_number(place, record, "request_rate", above=0))
+    limit = None if record.get("max_concurrency") is None else _number(place, record, "max_concurrency", above=0)
     if limit is None and not open_loop:
         raise InputError(
             f"{place}: no max_concurrency and an infinite request_rate, must have one of them: all requests at once are no "
@@ -160,11 +161,11 @@ def _vllm(place: str, record: dict[str, Any], notes: list[str]) -> tuple[float, 
     if limit is None or open_loop:
         notes.append(f"{place}: {mean:.3g} in flight on average, by Little's law")
         return max(mean, 1.0), prompt, output, tpot, ttft
-    if mean < DRAINED * float(limit):
+    if mean < DRAINED * limit:
         notes.append(
-            f"{place}: {mean:.3g} in flight on average of {float(limit):g}: the run was mostly filling or draining; send more prompts"
+            f"{place}: {mean:.3g} in flight on average of {limit:g}: the run was mostly filling or draining; send more prompts"
         )
-    return float(limit), prompt, output, tpot, ttft
+    return limit, prompt, output, tpot, ttft
 
 
 def _number(place: str, record: dict[str, Any], key: str, *, above: float) -> float:

@@ -128,3 +128,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{name} cannot be read ({error.strerror or error}), must be a file. Check the file."
         ) from None
+
+
+def example(kind: str) -> Path:
+    """The bundled measurements of a kind (steps, benchmark or lengths): synthetic, of a known law."""
+    return Path(__file__).parent / "examples" / f"{kind}.csv"
