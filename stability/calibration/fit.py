@@ -78,6 +78,8 @@ def fit_law(observations: StepObservations, *, form: str = "auto", robust: bool 
     for name in FORMS if form == "auto" else (form,):
         tried = [_try(item, observations, robust, reasons) for item in forms(name, observations)]
         fitted = [candidate for candidate in tried if candidate is not None]
+        if form == "auto" and name == "affine_tied" and not fitted:
+            raise InputError(reasons[-1])  # what a plane cannot tell apart, a bend only seems to
         if fitted:
             best[name] = min(fitted, key=lambda candidate: candidate.bic)
     if not best:

@@ -44,6 +44,9 @@ SUM_ERROR = 0.05
 POINTS = 8
 """Points of the piecewise law in a bucket."""
 
+RISE = 1e-7
+"""Least rise of a piecewise distribution function between two of its points."""
+
 TRACE_BUCKETS = 64
 """Buckets that a trace's lengths are put in."""
 
@@ -93,6 +96,7 @@ def fit_length(
         check_choice("families", name, FAMILIES)
     if limit_tokens is not None:
         check_integer("limit_tokens", limit_tokens, at_least=1)
+        bounds, number = _up_to(limit_tokens, bounds, number)
     merged_bounds, merged = _without_empty_ends(bounds, number)
     laws: dict[str, tuple[Length, float, int]] = {}
     for name in dict.fromkeys(families):
@@ -193,6 +197,18 @@ def _checked(upper_bounds_tokens: ArrayLike, counts: ArrayLike) -> tuple[FloatAr
     return bounds, number
 
 
+def _up_to(limit: int, bounds: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The buckets that begin below the longest length, the last of them ended there."""
+    below = np.concatenate(([0.0], bounds[:-1])) < limit
+    if counts[~below].sum() > 1e-9 * counts.sum():
+        raise InputError(
+            f"{counts[~below].sum():.0f} requests are in buckets beyond limit_tokens = {limit}, must be none. Raise the limit."
+        )
+    bounds, counts = bounds[below].copy(), counts[below]
+    bounds[-1] = min(bounds[-1], float(limit)) if math.isfinite(bounds[-1]) else math.inf
+    return bounds, counts
+
+
 def _without_empty_ends(bounds: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Buckets merged so that none is empty: the likelihood of a family is that of the rest, and its test needs counts."""
     used = np.flatnonzero(counts)
@@ -219,7 +235,7 @@ def _family(name: str, bounds: FloatArray, counts: FloatArray, limit: int | None
     """The likeliest law of a family, its log likelihood and its parameters."""
     from scipy.optimize import minimize
 
-    edges = np.concatenate((bounds[:-1], [limit if limit is not None and limit > bounds[-2] else bounds[-1]])) + 0.5
+    edges = (bounds if limit is None else np.minimum(bounds, float(limit))) + 0.5
     middle = np.log(
         np.maximum(np.concatenate(([edges[0] / 2], np.sqrt(edges[:-1] * np.minimum(edges[1:], 2 * edges[:-1])))), 1)
     )
@@ -267,7 +283,7 @@ def _piecewise(bounds: FloatArray, counts: FloatArray, limit: int | None) -> tup
     ends = bounds.copy()
     if math.isinf(ends[-1]):
         last = ends[-2] if len(ends) > 1 else 1.0
-        ends[-1] = max(float(limit), last + 1) if limit is not None else 2 * last
+        ends[-1] = float(limit) if limit is not None else 2 * last
     low = 0.0 if ends[0] <= 1 or counts[0] > 0 else ends[0]
     cumulative = np.cumsum(counts) / counts.sum()
     used = np.append(True, np.diff(cumulative) > 0)
@@ -287,10 +303,23 @@ def _piecewise(bounds: FloatArray, counts: FloatArray, limit: int | None) -> tup
     levels = np.clip(np.interp(grid, x, f) if len(x) == 2 else PchipInterpolator(np.log(x), f)(np.log(grid)), 0, 1)
     levels[-1] = 1.0
     grid[-1] = max(grid[-1] - 0.5, grid[-2])  # the longest length itself
-    keep = np.append(True, np.diff(levels) > 1e-12)
-    law = Quantiles(levels[keep].tolist(), grid[keep].tolist())
+    law = Quantiles(*_strictly_rising(levels.tolist(), grid.tolist()))
     share = counts[counts > 0] / counts.sum()
     return law, float(counts.sum() * (share @ np.log(share))), len(share) - 1
+
+
+def _strictly_rising(levels: list[float], tokens: list[float]) -> tuple[list[float], list[float]]:
+    """Levels that rise by `RISE` at least; of a flat stretch the end stays, as where the next rise begins."""
+    kept = [(levels[0], tokens[0])]
+    for place in range(1, len(levels)):
+        if levels[place] - kept[-1][0] > RISE:
+            kept.append((levels[place], tokens[place]))
+        elif place + 1 < len(levels) and levels[place + 1] - levels[place] > 2 * RISE:
+            if len(kept) == 1:
+                kept = [(levels[0], tokens[place])]
+            else:
+                kept.append((kept[-1][0] + RISE, tokens[place]))
+    return [level for level, _ in kept], [token for _, token in kept]
 
 
 def _probabilities(law: Length, bounds: FloatArray) -> FloatArray:

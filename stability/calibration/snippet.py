@@ -22,7 +22,7 @@ def iteration_snippet(law: IterationLaw) -> str:
 def length_snippet(law: Length) -> str:
     """The value of `prompt` or `output`: YAML in one line."""
     if isinstance(law, Quantiles):
-        levels = ", ".join(number(level) for level in law.levels)
+        levels = ", ".join(f"{level:.9g}" for level in law.levels)
         return f"{{quantiles: {{probabilities: [{levels}], tokens: [{', '.join(number(t) for t in law.tokens)}]}}}}"
     assert isinstance(law, LogNormal | Gamma | Weibull)
     kind = {"LogNormal": "lognormal", "Gamma": "gamma", "Weibull": "weibull"}[type(law).__name__]
