@@ -27,8 +27,8 @@ def expected(law: st.lengths.Length, requests: float) -> np.ndarray:
     return requests * _probabilities(law, BOUNDS)
 
 
-@settings(max_examples=25)
-@given(some.sampled_from(["lognormal", "gamma", "weibull"]), some.floats(50, 3000), some.floats(0.4, 1.6))
+@settings(max_examples=20)
+@given(some.sampled_from(["lognormal", "gamma", "weibull"]), some.floats(50, 1000), some.floats(0.4, 1.6))
 def test_expected_counts_of_a_family_give_its_moments_back(family: str, mean: float, cv: float) -> None:
     law = {
         "lognormal": lambda: st.lengths.LogNormal(mean, cv),
@@ -44,6 +44,7 @@ def test_expected_counts_of_a_family_give_its_moments_back(family: str, mean: fl
         assert fit.p_value > 1e-3
 
 
+@settings(max_examples=30)
 @given(
     some.lists(some.floats(0, 1000), min_size=16, max_size=16).filter(lambda x: sum(x) > 1),
     some.one_of(some.none(), some.integers(60_000, 200_000)),
@@ -70,8 +71,8 @@ def test_drawn_lengths_give_the_parameters_within_their_error() -> None:
 
 def test_the_unbounded_bucket_is_censored() -> None:
     """A tenth beyond the last bound: the family continues, where cutting it off would halve the mean."""
-    law = st.lengths.LogNormal(3000, 1.5)
-    few = np.array([100, 300, 1000, 3000, 6000, np.inf])
+    law = st.lengths.LogNormal(300, 1.5)
+    few = np.array([10, 30, 100, 300, 600, np.inf])
     counts = 10_000 * _probabilities(law, few)
     fit = st.fit_length(few, counts, families=["lognormal"])
     assert fit.beyond == pytest.approx(counts[-1] / 10_000)
