@@ -128,6 +128,25 @@ def fitted_capacity(
     ------
     InputError
         If the pool is unknown or not named among several.
+
+    Notes
+    -----
+    See `stability.calibration.capacity`: log-linear in the coefficients, which are drawn as the data leave them.
+
+    Examples
+    --------
+    >>> import numpy as np, stability as st
+    >>> d = np.arange(1, 65)
+    >>> steps = st.StepObservations(
+    ...     prefill_tokens=0 * d, decode_tokens=d, kv_tokens=d * (100 + 10 * (d % 5)), time_s=0.01 + 1e-9 * d
+    ... )
+    >>> engine = st.Engine(max_num_seqs=8, max_num_batched_tokens=512, admission="reserve", block_size=1)
+    >>> idle = st.IterationTime(base_s=1.0)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=idle, kv_capacity_tokens=100_000, engine=engine))
+    >>> lengths = st.lengths.Independent(st.lengths.Constant(100), st.lengths.Constant(80))
+    >>> found = st.fitted_capacity(fleet, st.Workload.poisson(5.0, lengths), fit=st.fit_law(steps, form="affine"))
+    >>> round(found.capacity_per_s, 2), found.verdict  # 8 slots of 80 steps of 10 ms
+    (10.0, <Verdict.STABLE: 'stable'>)
     """
     index = _index(fleet, pool)
     name, replica = fleet.pools[index].name, fleet.pools[index].replica

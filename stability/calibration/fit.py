@@ -146,7 +146,9 @@ def _result(
     from scipy.special import stdtrit
 
     half = float(stdtrit(found.degrees, (1 + level) / 2)) * np.sqrt(np.diag(found.covariance))
-    low, high = np.maximum(found.signed - half, 0.0), np.maximum(found.signed + half, 0.0)
+    # Where others are held at 0, the value may lie outside the signed estimate's interval, which is then widened to it.
+    low = np.minimum(np.maximum(found.signed - half, 0.0), found.coefficients)
+    high = np.maximum(np.maximum(found.signed + half, 0.0), found.coefficients)
     place = np.cumsum(chosen.used) - 1
     coefficients = tuple(
         Coefficient(phase=phase, name=name, value=float(found.coefficients[i]), low=float(low[i]), high=float(high[i]))
