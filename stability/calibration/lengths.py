@@ -6,8 +6,8 @@ distribution function of a family,
 .. math:: \log L = \sum_i n_i \log\bigl(F(b_i + 1/2) - F(b_{i-1} + 1/2)\bigr) ,
 
 the halves because lengths are the continuous variable rounded. Families of two parameters (lognormal, gamma, Weibull) are
-set against the piecewise law, which meets every bucket (log F between bounds by a monotone cubic in the logarithm of the length):
-the least BIC is taken. With many requests that is nearly always the piecewise law, rightly so; few call for a family.
+set against the piecewise law, which meets every bucket (F between bounds by a monotone cubic in the logarithm of the length, and
+tilted within the buckets to the measured mean where the sum of the lengths is known): the least BIC is taken. With many requests that is nearly always the piecewise law, rightly so; few call for a family.
 
 The likelihood-ratio statistic `2 sum n log(n/expected)` tests a family: chi-squared, as many degrees of freedom as buckets less three.
 What lies beyond the last finite bound nobody saw: a family extends to it by its own tail; the piecewise law puts it evenly in the
@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .._types import ArrayLike, FloatArray, read_only
-from ..errors import InputError, check_choice, check_integer
+from ..errors import InputError, check_choice, check_integer, check_number
 from ..model.lengths import Gamma, Length, LogNormal, Quantiles, Weibull, token_array
 from .length_fit import LengthFit, LengthsFit
 
@@ -40,6 +40,9 @@ REJECTED = 1e-3
 
 SUM_ERROR = 0.05
 """Deviation from a measured mean from which a warning is due."""
+
+STEEPEST = 60.0
+"""Exponent by which a bucket's mass may lean to one end to meet the measured mean."""
 
 POINTS = 8
 """Points of the piecewise law in a bucket."""
@@ -72,7 +75,8 @@ def fit_length(
     limit_tokens : int, optional
         Longest length the engine accepts: the law is truncated there.
     total_tokens : float, optional
-        Sum of all lengths, where the histogram counts it: the law's mean is held against it.
+        Sum of all lengths, where the histogram counts it (Prometheus does): the piecewise law meets the mean, the others
+        are held against it.
 
     Returns
     -------
@@ -98,9 +102,10 @@ def fit_length(
         check_integer("limit_tokens", limit_tokens, at_least=1)
         bounds, number = _up_to(limit_tokens, bounds, number)
     merged_bounds, merged = _without_empty_ends(bounds, number)
+    measured = None if total_tokens is None else check_number("total_tokens", total_tokens, above=0) / number.sum()
     laws: dict[str, tuple[Length, float, int]] = {}
     for name in dict.fromkeys(families):
-        found = _piecewise(bounds, number, limit_tokens) if name == "piecewise" else None
+        found = _piecewise(bounds, number, limit_tokens, measured) if name == "piecewise" else None
         if name != "piecewise" and len(merged) >= 2:
             found = _family(name, merged_bounds, merged, limit_tokens)
         if found is not None:
@@ -128,7 +133,7 @@ def fit_length(
         distance=float(np.abs(np.cumsum(expected) - np.cumsum(share)).max()),
         information={name: value - least for name, value in bic.items()},
         beyond=beyond,
-        warnings=tuple(_warnings(bounds, number, mean, beyond, p_value, limit_tokens, total_tokens)),
+        warnings=tuple(_warnings(bounds, mean, beyond, p_value, limit_tokens, measured)),
         upper_bounds_tokens=read_only(bounds),
         counts=read_only(number),
     )
@@ -276,36 +281,51 @@ def _above(mean: float, limit: int | None) -> int | None:
     return limit if limit is None or limit > mean else math.ceil(mean) + 1
 
 
-def _piecewise(bounds: FloatArray, counts: FloatArray, limit: int | None) -> tuple[Length, float, int]:
-    """The law that meets every bucket, its log likelihood and its parameters."""
+def _piecewise(
+    bounds: FloatArray, counts: FloatArray, limit: int | None, mean: float | None
+) -> tuple[Length, float, int]:
+    """The law that meets every bucket, and the measured mean if there is one; its log likelihood and its parameters."""
     from scipy.interpolate import PchipInterpolator
 
     ends = bounds.copy()
     if math.isinf(ends[-1]):
         last = ends[-2] if len(ends) > 1 else 1.0
         ends[-1] = float(limit) if limit is not None else 2 * last
-    low = 0.0 if ends[0] <= 1 or counts[0] > 0 else ends[0]
-    cumulative = np.cumsum(counts) / counts.sum()
-    used = np.append(True, np.diff(cumulative) > 0)
-    used[:-1] |= np.diff(cumulative) > 0  # both ends of every bucket that holds something
-    if counts[0] == 0:
-        used[0] = bool(len(counts) > 1 and counts[1] > 0)
-    x, f = np.concatenate(([low], ends[used])) + 0.5, np.concatenate(([0.0], cumulative[used]))
-    x, first = np.unique(x, return_index=True)
-    f = f[first]
-    if len(x) == 1:
-        x, f = np.array([max(x[0] - 1, 0.5), x[0]]), np.array([0.0, 1.0])
-    grid = np.unique(
-        np.concatenate(
-            [np.exp(np.linspace(math.log(a), math.log(b), POINTS + 1)) for a, b in itertools.pairwise(x.tolist())]
-        )
-    )
-    levels = np.clip(np.interp(grid, x, f) if len(x) == 2 else PchipInterpolator(np.log(x), f)(np.log(grid)), 0, 1)
-    levels[-1] = 1.0
+    x = np.concatenate(([0.0], ends)) + 0.5
+    f = np.concatenate(([0.0], np.cumsum(counts) / counts.sum()))
+    pieces = [np.geomspace(a, b, POINTS + 1)[:-1] for a, b in itertools.pairwise(x.tolist())]
+    grid = np.append(np.concatenate(pieces), x[-1])
+    levels = np.interp(grid, x, f) if len(x) == 2 else PchipInterpolator(np.log(x), f)(np.log(grid))
+    levels[::POINTS] = f
+    if mean is not None:
+        levels = _tilted(grid, levels, mean)
+    levels = np.maximum.accumulate(np.clip(levels, 0.0, 1.0))
     grid[-1] = max(grid[-1] - 0.5, grid[-2])  # the longest length itself
     law = Quantiles(*_strictly_rising(levels.tolist(), grid.tolist()))
     share = counts[counts > 0] / counts.sum()
     return law, float(counts.sum() * (share @ np.log(share))), len(share) - 1
+
+
+def _tilted(grid: FloatArray, levels: FloatArray, mean: float) -> FloatArray:
+    """The levels with the mass of every bucket tilted towards one end, by one exponent for all, until the mean is `mean`."""
+    from scipy.optimize import brentq
+
+    mass = np.diff(levels).reshape(-1, POINTS)
+    middle = ((grid[1:] + grid[:-1]) / 2).reshape(-1, POINTS)
+    left, right = grid[:-1:POINTS, None], grid[POINTS::POINTS, None]
+    place = (middle - left) / (right - left) - 0.5
+
+    def moved(tilt: float) -> FloatArray:
+        weighted = mass * np.exp(tilt * place)
+        whole = np.maximum(weighted.sum(axis=1, keepdims=True), 1e-300)
+        return np.asarray(weighted * mass.sum(axis=1, keepdims=True) / whole)
+
+    def excess(tilt: float) -> float:
+        return float((moved(tilt) * middle).sum() - mean)
+
+    ends = (-STEEPEST, STEEPEST)
+    tilt = brentq(excess, *ends) if excess(ends[0]) < 0 < excess(ends[1]) else min(ends, key=lambda t: abs(excess(t)))
+    return np.concatenate(([0.0], np.cumsum(moved(tilt).ravel())))
 
 
 def _strictly_rising(levels: list[float], tokens: list[float]) -> tuple[list[float], list[float]]:
@@ -343,12 +363,11 @@ def _p_value(law: Length, bounds: FloatArray, counts: FloatArray) -> float | Non
 
 def _warnings(
     bounds: FloatArray,
-    counts: FloatArray,
     mean: float,
     beyond: float,
     p_value: float | None,
     limit: int | None,
-    total: float | None,
+    measured: float | None,
 ) -> list[str]:
     found = []
     if beyond > BEYOND:
@@ -359,12 +378,10 @@ def _warnings(
         )
     if p_value is not None and p_value < REJECTED:
         found.append(f"the family is rejected by its test (p = {p_value:.2g}): a piecewise law meets the buckets")
-    if total is not None:
-        measured = total / counts.sum()
-        if abs(mean / measured - 1) > SUM_ERROR:
-            found.append(
-                f"the law's mean is {mean:.4g} tokens, the measured one {measured:.4g}: the buckets are too coarse for it"
-            )
+    if measured is not None and abs(mean / measured - 1) > SUM_ERROR:
+        found.append(
+            f"the law's mean is {mean:.4g} tokens, the measured one {measured:.4g}: the family does not fit, or the sum counts others"
+        )
     return found
 
 

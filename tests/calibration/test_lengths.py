@@ -96,9 +96,18 @@ def test_a_family_that_does_not_fit_gives_way_and_is_rejected() -> None:
     assert any("rejected" in text for text in forced.warnings)
 
 
-def test_a_measured_mean_is_held_against_the_law() -> None:
-    fit = st.fit_length([1000, np.inf], [100, 0], total_tokens=90_000)
-    assert any("the measured one 900" in text for text in fit.warnings)
+@pytest.mark.parametrize("law", [st.lengths.Uniform(10, 1600), st.lengths.Constant(700), st.lengths.Geometric(300)])
+def test_the_piecewise_law_meets_a_measured_mean(law: st.lengths.Length) -> None:
+    counts = expected(law, 10_000)
+    fit = st.fit_length(BOUNDS, counts, families=["piecewise"], total_tokens=10_000 * law.mean)
+    assert fit.mean_tokens == pytest.approx(law.mean, rel=2e-3)
+    assert fit.distance < 5e-3
+    assert fit.warnings == ()
+
+
+def test_a_mean_out_of_reach_is_said() -> None:
+    fit = st.fit_length([1000, 2000], [100, 100], total_tokens=10_000)
+    assert any("the measured one 50" in text for text in fit.warnings)
 
 
 @pytest.mark.parametrize(
