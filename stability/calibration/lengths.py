@@ -199,6 +199,7 @@ def _checked(upper_bounds_tokens: ArrayLike, counts: ArrayLike) -> tuple[FloatAr
         raise InputError(
             f"counts = {number.tolist()}, must be finite, >= 0 and not all 0. Pass differences of cumulative counts."
         )
+    number[number < 1e-12 * number.sum()] = 0.0  # rounding of rates, not requests
     return bounds, number
 
 
