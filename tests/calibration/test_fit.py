@@ -103,8 +103,17 @@ def test_the_form_is_the_one_the_data_follow(law: st.iteration.IterationLaw, for
 
 
 def test_few_rows_of_a_kind_weigh_as_much_as_many_of_the_other() -> None:
-    fit = st.fit_law(steps(TWO, 3000, mixed=0.99))
+    """Mixed steps with a bend, and 2 % decode-only steps that read KV three times as fast: the bend must not decide."""
+    bent = st.iteration.Hinge(base_s=0.02, per_token_s=8e-5, threshold_tokens=700, per_kv_token_s=3e-7)
+    plain = st.IterationTime(base_s=0.02, per_decode_token_s=4e-5, per_kv_token_s=1e-7)
+    rows = steps(bent, 2000, noise=0.02, mixed=0.98)
+    only = rows.prefill_tokens == 0
+    times = np.where(only, plain.time_s(0, rows.decode_tokens, rows.kv_tokens), rows.time_s)
+    fit = st.fit_law(rows.with_times(times))
     assert fit.form.startswith("two_phase")
+    assert np.median(np.abs(fit.fitted_s / fit.time_s - 1)[only]) < 0.01
+    forced = st.fit_law(rows.with_times(times), form="hinge")
+    assert any("decode-only rows come out" in text and "too long" in text for text in forced.warnings)
 
 
 def test_a_coefficient_at_zero_keeps_an_honest_interval() -> None:
