@@ -198,8 +198,8 @@ def _left_out(points: st.BenchmarkPoints) -> float:
     return float(np.mean(errors))
 
 
-def capacity(run: real_runs.Run) -> list[Cell]:
-    """Capacity of a real run from the law fitted to its GPU's profile."""
+def capacity(run: real_runs.Run, hosts_s: tuple[float, ...] = (HOST_S, 0.0)) -> list[Cell]:
+    """Capacity of a real run from the law fitted to its GPU's profile, for each host time of a step."""
     if not FOLDER.is_dir():
         return [absent("fit")]
     requests = columns(f"llmservingsim/vllm_run_{run.file}.csv")
@@ -209,7 +209,7 @@ def capacity(run: real_runs.Run) -> list[Cell]:
     lengths = st.lengths.Empirical(requests["prompt_tokens"].astype(int), requests["output_tokens"].astype(int))
     workload = st.Workload.poisson(10.0, lengths)
     found = []
-    for host_s in (HOST_S, 0.0):
+    for host_s in hosts_s:
         fit = st.fit_law(steps.with_times(steps.time_s + host_s))
         known = st.fitted_capacity(st.Fleet.of(replace(replica, iteration=fit.law)), workload, fit=fit)
         low, high = known.capacity_interval

@@ -36,7 +36,8 @@ def test_capacity_of_the_real_run_and_a_law_a_fifth_too_fast_fails(
     assert all(abs(cell.deviation) < 0.10 for cell in found)
     true = fit.steps_of
     monkeypatch.setattr(fit, "steps_of", lambda name: (rows := true(name)).with_times(0.8 * rows.time_s))
-    assert fit.capacity(real_runs.RUNS[0])[0].status is Status.FAIL
+    (cell,) = fit.capacity(real_runs.RUNS[0], (fit.HOST_S,))
+    assert cell.status is Status.FAIL
 
 
 def test_benchmark_points_are_nearer_than_the_published_fits(shared_data: Path) -> None:
