@@ -42,6 +42,10 @@ PROFILES = {
 }
 """GPU, model, layers, tensor parallelism and KV cache of each profile; None: by the memory formula."""
 
+TRACES = ("azure/azure_2023_conv", "azure/azure_2023_code", "mooncake/mooncake_conversation")
+DEVIATION = 0.05
+"""Tolerance of the standard deviation of fitted lengths."""
+
 
 @claim("fit")
 def tasks(size: str) -> Iterator[Task]:
@@ -50,6 +54,8 @@ def tasks(size: str) -> Iterator[Task]:
         yield Task(f"fit {name}", profile, (name,))
     yield Task("fit composed", composed, ())
     yield Task("fit end to end", end_to_end, (size,))
+    for name in TRACES:
+        yield Task(f"fit {name}", lengths, (name,))
     for run in real_runs.RUNS[:2]:
         yield Task(f"fit {run.name}", capacity, (run,))
 
@@ -196,6 +202,33 @@ def _left_out(points: st.BenchmarkPoints) -> float:
                 break
         errors.append(abs(predicted / float(one.tpot_s[0]) - 1))
     return float(np.mean(errors))
+
+
+def lengths(name: str) -> list[Cell]:
+    """Moments of the lengths fitted to a trace, against the trace's own."""
+    if not FOLDER.is_dir():
+        return [absent("fit")]
+    trace = st.read_trace(FOLDER / f"{name}.csv")
+    fit = st.fit_lengths(trace.prompt_tokens, trace.output_tokens)
+    product = float(np.mean(trace.prompt_tokens * trace.output_tokens))
+    found = [
+        measured(
+            "fit",
+            f"{name}: standard deviation of {what} lengths",
+            predicted=part.std_tokens,
+            observed=float(values.std()),
+            tolerance=DEVIATION,
+            note=f"{part.family}; mean {part.mean_tokens:.1f} against {values.mean():.1f} tokens",
+        )
+        for what, part, values in (
+            ("prompt", fit.prompt, trace.prompt_tokens),
+            ("output", fit.output, trace.output_tokens),
+        )
+    ]
+    note = f"Gaussian copula, rank correlation {fit.spearman:.3f}: the trace itself has its own dependence"
+    predicted = fit.lengths.expect(lambda s, o: s * o)
+    found.append(shown("fit", f"{name}: mean of prompt x output", predicted=predicted, observed=product, note=note))
+    return found
 
 
 def capacity(run: real_runs.Run, hosts_s: tuple[float, ...] = (HOST_S, 0.0)) -> list[Cell]:

@@ -50,8 +50,8 @@ POINTS = 8
 RISE = 1e-7
 """Least rise of a piecewise distribution function between two of its points."""
 
-TRACE_BUCKETS = 64
-"""Buckets that a trace's lengths are put in."""
+TRACE_LEVELS = (*(level / 16 for level in range(1, 16)), 0.97, 0.985, 0.995, 0.999, 1.0)
+"""Quantiles at which a trace's buckets end, closer in the tail, which the moments rest on."""
 
 
 def fit_length(
@@ -175,7 +175,7 @@ def fit_lengths(
         raise InputError(f"{len(prompt)} prompts and {len(output)} outputs, must be as many. Give a pair a request.")
     fits = []
     for values in (prompt, output):
-        bounds = np.unique(np.quantile(values, np.linspace(0, 1, TRACE_BUCKETS + 1)[1:], method="higher"))
+        bounds = np.unique(np.quantile(values, TRACE_LEVELS, method="higher"))
         counts = np.histogram(values, bins=np.concatenate(([-np.inf], bounds)) + 0.5)[0]
         total = float(values.sum())
         fits.append(fit_length(bounds, counts, families=families, limit_tokens=limit_tokens, total_tokens=total))

@@ -13,7 +13,7 @@ from validation.cells import Status
 
 def test_tasks_have_unique_names() -> None:
     names = [task.name for task in fit.tasks("full")]
-    assert len(names) == len(set(names)) == 7
+    assert len(names) == len(set(names)) == 10
 
 
 def test_composed_profile_is_the_published_one(shared_data: Path) -> None:
