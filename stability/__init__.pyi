@@ -2,6 +2,17 @@
 
 from . import policies as policies
 from ._result import Verdict as Verdict
+from .calibration.benchmark import BenchmarkPoints as BenchmarkPoints
+from .calibration.benchmark import fit_benchmark as fit_benchmark
+from .calibration.capacity import FittedCapacity as FittedCapacity
+from .calibration.capacity import fitted_capacity as fitted_capacity
+from .calibration.fit import fit_law as fit_law
+from .calibration.law_fit import LawFit as LawFit
+from .calibration.length_fit import LengthFit as LengthFit
+from .calibration.length_fit import LengthsFit as LengthsFit
+from .calibration.lengths import fit_length as fit_length
+from .calibration.lengths import fit_lengths as fit_lengths
+from .calibration.observations import StepObservations as StepObservations
 from .compare.result import PolicyOutcome as PolicyOutcome
 from .compare.result import SchedulerComparison as SchedulerComparison
 from .compare.schedulers import compare_schedulers as compare_schedulers

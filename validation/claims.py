@@ -3,6 +3,7 @@
 from . import (  # noqa: F401
     deployments,
     evictions,
+    fit,
     fluid,
     matrix,
     published,

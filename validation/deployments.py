@@ -1,14 +1,9 @@
 """Measured closed-loop deployments: time per output token of thousands of (GPU, model, engine) under a fixed concurrency.
 
-With n requests always in flight, each resident for `iterations` steps, a request that decodes meets the n - 1 others (arrival theorem):
-each brings its prompt once every `iterations` steps and decodes in the rest. Hence, with y = (n - 1)/iterations,
-
-    TPOT = (1 - pi) tau(0, D, K, 0) + pi tau(P/pi, D, K, A/pi),   D = 1 + y (o - 1),  K = r/(o - 1) + y r,
-    P = y s,  A = y s^2/2,  pi = min(1, y ceil(s/B))
-
-where memory or the token budget admit fewer than n, y is what they allow. **Approximation**: random phases. Not in the data: the token
-budget, taken as 8192; the slots, taken as enough (where TTFT is many times a prefill they were not, and requests queued); the type
-of the KV cache, taken as fp8 under fp8 and fp4 weights, because prompts of 8192 tokens at 64 in flight on one B200 did not queue.
+The time per output token is that of the mean step in which a request decodes (`stability.theory.closed_loop`), an **approximation**. Not
+in the data: the token budget, taken as 8192; the slots, taken as enough (where TTFT is many times a prefill they were not, and
+requests queued); the type of the KV cache, taken as fp8 under fp8 and fp4 weights, because prompts of 8192 tokens at 64 in flight on
+one B200 did not queue.
 
 Two laws: the catalog's, a claim where its deployment is the measured one; and the roofline, shown. Whole-server laws were fitted to these very
 points ("in sample"): they test the form, not the law, and cannot be nearer than the law's own fit. DeepSeek-R1 is the exception.
@@ -25,7 +20,7 @@ import numpy as np
 from stability.errors import InputError, UnknownNameError
 from stability.model import catalog
 from stability.model.iteration import IterationLaw
-from stability.theory import footprint
+from stability.theory.closed_loop import loop_steps
 
 from .cells import Cell, Status, Task, claim, measured, shown
 from .measurements import FOLDER, absent, table
@@ -99,22 +94,11 @@ def cells_of() -> list[Cell]:
 def closed_loop_tpot_s(
     law: IterationLaw, prompt_tokens: int, output_tokens: int, in_flight: float, kv_capacity_tokens: float
 ) -> float:
-    """Time per output token of a replica with `in_flight` equal requests, s; see the module."""
-    s, o = prompt_tokens, output_tokens
-    reads = float(footprint.reads(s, o))
-    limits = (
-        in_flight / float(footprint.iterations(s, o, BUDGET)),
-        kv_capacity_tokens / float(footprint.volume(s, o, BUDGET)),
-        BUDGET / (s + o - 1),
+    """Time per output token of a replica with `in_flight` equal requests, s."""
+    steps = loop_steps(
+        prompt_tokens, output_tokens, in_flight, max_num_batched_tokens=BUDGET, kv_capacity_tokens=kv_capacity_tokens
     )
-    y = min(limits) * (in_flight - 1) / in_flight
-    decodes, kv = 1 + y * (o - 1), reads / (o - 1) + y * reads
-    without = float(law.time_s(0, decodes, kv))
-    if y == 0:
-        return without
-    share = min(1.0, y * float(footprint.chunks(s, BUDGET)))
-    carrying = float(law.time_s(y * s / share, decodes, kv, y * s * s / 2 / share))
-    return (1 - share) * without + share * carrying
+    return float(steps.time_s(law))
 
 
 def _groups() -> tuple[dict[Deployment, list[dict[str, str]]], dict[str, int]]:

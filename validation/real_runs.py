@@ -146,7 +146,27 @@ def _replay(run: Run, replica: st.Replica, requests: Columns) -> SimulationResul
 
 def _capacity(run: Run, replica: st.Replica, requests: Columns, seconds: Columns) -> list[Cell]:
     """Theory's capacity, and a saturated simulation's, against the rate while requests wait: output tokens per second over the mean output."""
-    lengths = st.lengths.Empirical(requests["prompt_tokens"].astype(int), requests["output_tokens"].astype(int))
+    rate, length_s = saturated_rate(run, requests, seconds)
+    lengths = _lengths(requests)
+    fleet, workload = st.Fleet.of(replica, run.replicas), st.Workload.poisson(10.0, lengths)
+    report = st.analyze(fleet, workload)
+    saturated = simulate(fleet, workload, requests=5_000, saturated=True, router="round_robin", rng=SEED)
+    case = f"{run.name}: capacity"
+    note = f"{report.bottleneck} binds; measured over {length_s} s with requests waiting"
+    theory = _judged(run, case, report.capacity_per_s, rate, CAPACITY, f"theory, {note}")
+    again = f"saturated simulator, {saturated.preemptions / 5_000:.2f} evictions per request, prefix caching {'on' if run.prefix_caching else 'off'}"
+    return [
+        theory,
+        shown("real runs", f"{case}, simulated", predicted=saturated.throughput_per_s, observed=rate, note=again),
+    ]
+
+
+def _lengths(requests: Columns) -> st.lengths.Empirical:
+    return st.lengths.Empirical(requests["prompt_tokens"].astype(int), requests["output_tokens"].astype(int))
+
+
+def saturated_rate(run: Run, requests: Columns, seconds: Columns) -> tuple[float, int]:
+    """Requests a second while requests waited and the run was full, and for how many seconds that was."""
     # Prompts flood in while arrivals last; the KV-limited run is full once its cache is.
     waiting = seconds["waiting"] > 0
     full = (
@@ -156,18 +176,8 @@ def _capacity(run: Run, replica: st.Replica, requests: Columns, seconds: Columns
     )
     inside = np.flatnonzero(waiting & full)
     window = slice(inside[0], inside[-1] + 1)
-    rate = float(seconds["gen_throughput"][window].mean() / lengths.output_mean_tokens)
-    fleet, workload = st.Fleet.of(replica, run.replicas), st.Workload.poisson(10.0, lengths)
-    report = st.analyze(fleet, workload)
-    saturated = simulate(fleet, workload, requests=5_000, saturated=True, router="round_robin", rng=SEED)
-    case = f"{run.name}: capacity"
-    note = f"{report.bottleneck} binds; measured over {window.stop - window.start} s with requests waiting"
-    theory = _judged(run, case, report.capacity_per_s, rate, CAPACITY, f"theory, {note}")
-    again = f"saturated simulator, {saturated.preemptions / 5_000:.2f} evictions per request, prefix caching {'on' if run.prefix_caching else 'off'}"
-    return [
-        theory,
-        shown("real runs", f"{case}, simulated", predicted=saturated.throughput_per_s, observed=rate, note=again),
-    ]
+    rate = float(seconds["gen_throughput"][window].mean() / _lengths(requests).output_mean_tokens)
+    return rate, int(window.stop - window.start)
 
 
 def _judged(run: Run, case: str, predicted: float, observed: float, tolerance: float, note: str) -> Cell:

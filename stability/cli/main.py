@@ -26,6 +26,7 @@ COMMANDS = {
     "region": "Which rates a fleet can serve, and what more of anything is worth.",
     "size": "The cheapest fleet that serves a plan within its targets.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
+    "fit": "A step-time law, or lengths, from measurements, with what they leave uncertain.",
     "trace": "What a request trace says about its traffic.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",
     "init": "A plan from a few questions.",

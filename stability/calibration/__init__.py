@@ -1,0 +1,1 @@
+"""Step-time laws and length distributions from measurements, with what they leave uncertain."""
