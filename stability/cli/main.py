@@ -24,6 +24,7 @@ COMMANDS = {
     "size": "The cheapest fleet that serves a plan within its targets.",
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "trace": "What a request trace says about its traffic.",
+    "watch": "Load, headroom, verdict and time to overflow of a server, from its metrics.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",
     "schema": "The JSON Schema of plan files.",
 }

@@ -52,7 +52,7 @@ class ServerRecord:
     time_s : (n,) array
         Instants of the scrapes, s, in order.
     running, waiting, kv_occupancy, preemptions : (n,) array
-        State at those instants; preemptions since the start.
+        State at those instants; preemptions since the start. NaN where unknown: left out of the page.
     generated_tokens : (n,) array
         Output tokens since the start.
     arrival_s, first_token_s, finish_s : (r,) array
@@ -111,7 +111,7 @@ def record_of(result: SimulationResult, *, kv_capacity_tokens: int, model_name: 
         running=np.asarray(series["running"], dtype=np.float64),
         waiting=np.asarray(series["waiting"], dtype=np.float64),
         kv_occupancy=np.asarray(series["kv_tokens"], dtype=np.float64) / kv_capacity_tokens,
-        preemptions=np.zeros(len(time_s)),
+        preemptions=np.full(len(time_s), math.nan),
         generated_tokens=_generated(time_s, first, last, output),
         arrival_s=requests.arrival_s,
         first_token_s=first,
@@ -192,7 +192,8 @@ class _Page:
         self.lines += [f"# HELP vllm:{name} {text}", f"# TYPE vllm:{name} {kind}", f"vllm:{name}{sample}"]
 
     def one(self, kind: str, name: str, text: str, value: float, more: str = "") -> None:
-        self.line(kind, name, text, f"{{{more}{self.labels}}} {float(value)!r}")
+        if not math.isnan(value):  # not known, not exposed
+            self.line(kind, name, text, f"{{{more}{self.labels}}} {float(value)!r}")
 
     def many(self, name: str, text: str, found: _Cumulative, rows: int) -> None:
         self.lines += [f"# HELP vllm:{name} {text}", f"# TYPE vllm:{name} histogram"]
