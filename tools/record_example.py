@@ -32,7 +32,9 @@ def text() -> str:
     result = st.simulate(
         fleet, st.Workload([st.RequestClass("chat", rates, lengths)]), horizon_s=END_S, rng=1, resolution_s=EVERY_S
     )
-    record = record_of(result, kv_capacity_tokens=replica.kv_capacity_tokens, model_name="meta-llama/Llama-3.1-8B-Instruct")
+    record = record_of(
+        result, kv_capacity_tokens=replica.kv_capacity_tokens, model_name="meta-llama/Llama-3.1-8B-Instruct"
+    )
     rows = record.time_s <= END_S
     names = ("time_s", "running", "waiting", "kv_occupancy", "preemptions", "generated_tokens")
     record = replace(record, longest=8192, **{name: np.asarray(getattr(record, name))[rows] for name in names})

@@ -64,12 +64,22 @@ def _labels(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
 )
 @click.option("--queue-limit", type=float, metavar="N", help="Forecast when so many requests wait.")
 @click.option(
-    "--ttft", "ttft_s", callback=_time, metavar="TIME", help="Forecast when a newcomer waits so long (default: the plan's)."
+    "--ttft",
+    "ttft_s",
+    callback=_time,
+    metavar="TIME",
+    help="Forecast when a newcomer waits so long (default: the plan's).",
 )
 @click.option(
-    "--interval", "interval_s", callback=_time, metavar="TIME", help="Between scrapes (live: 5s; recorded: if it tells no time)."
+    "--interval",
+    "interval_s",
+    callback=_time,
+    metavar="TIME",
+    help="Between scrapes (live: 5s; recorded: if it tells no time).",
 )
-@click.option("--for", "for_s", callback=_time, metavar="TIME", help="How long to watch a server (default: until Ctrl-C).")
+@click.option(
+    "--for", "for_s", callback=_time, metavar="TIME", help="How long to watch a server (default: until Ctrl-C)."
+)
 @click.option("--stop", is_flag=True, help="Stop watching a server at the first call of overload.")
 @click.option(
     "--fail-on",
@@ -78,11 +88,19 @@ def _labels(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
     show_default=True,
     help="Exit with 1 if overload was ever called, or only if it goes on at the end.",
 )
-@click.option("--window", "window_s", callback=_time, default="60s", show_default=True, help="Window of rates and drifts.")
-@click.option("--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Only series with this label.")
-@click.option("--alpha", type=float, default=0.01, show_default=True, help="Chance of ever calling overload at load <= 1.")
+@click.option(
+    "--window", "window_s", callback=_time, default="60s", show_default=True, help="Window of rates and drifts."
+)
+@click.option(
+    "--label", "labels", multiple=True, callback=_labels, metavar="NAME=VALUE", help="Only series with this label."
+)
+@click.option(
+    "--alpha", type=float, default=0.01, show_default=True, help="Chance of ever calling overload at load <= 1."
+)
 @click.option("--dispersion", type=float, help="Requests that come or go together (default: from plan or lengths).")
-@click.option("--timeout", "timeout_s", callback=_time, default="5s", show_default=True, help="Longest wait for a scrape.")
+@click.option(
+    "--timeout", "timeout_s", callback=_time, default="5s", show_default=True, help="Longest wait for a scrape."
+)
 @click.option("--retries", type=int, default=2, show_default=True, help="Further attempts at a scrape.")
 @picture_option("Draw the watch into this file.")
 @json_option
@@ -128,7 +146,7 @@ def watch(
     def known(seen: int) -> KnownCapacity | None:
         if plan is not None:
             found = load_plan(plan)
-            total = sum(pool.count for pool in found.fleet.pools)
+            total = sum(pool.replicas for pool in found.fleet.pools)
             return capacity_of(found, replicas=replicas or min(max(seen, 1), total))
         return None if capacity_per_s is None else stated(capacity_per_s)
 

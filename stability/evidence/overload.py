@@ -32,9 +32,9 @@ import math
 import numpy as np
 
 from .._types import FloatArray
-from ..errors import InputError, check_number
+from ..errors import check_number
 
-STAKES: FloatArray = 2.0 ** np.arange(1, -8, -1)
+STAKES: FloatArray = np.exp2(np.arange(1.0, -8.0, -1.0))
 """Stakes eta of the mixture, 2 to 1/128: growth at 96 % down to 0.8 % of the events."""
 
 
@@ -159,6 +159,3 @@ def _log_cosh(values: FloatArray) -> FloatArray:
     size = np.abs(values)
     logs: FloatArray = size + np.log1p(np.exp(-2 * size)) - math.log(2)
     return logs
-
-
-__all__ = ["STAKES", "InputError", "QueueTest", "RateTest"]

@@ -64,7 +64,7 @@ def capacity_of(plan: Plan, *, replicas: int | None = None) -> KnownCapacity:
     from ..theory.analyze import analyze
 
     report = analyze(plan.fleet, plan.workload)
-    total = sum(pool.count for pool in plan.fleet.pools)
+    total = sum(pool.replicas for pool in plan.fleet.pools)
     covered = total if replicas is None else check_integer("replicas", replicas, at_least=1, at_most=total)
     share = covered / total
     part = "" if covered == total else f", {covered} of {total} replicas"

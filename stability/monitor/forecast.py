@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Overflow:
 def queue_drift(window: Sequence[Reading], dispersion: float) -> Drift:
     """Growth of the queue over a window in which it was never empty: its variance is dispersion times the events seen."""
     span, events = _span(window), 0.0
-    for before, now in zip(window, window[1:], strict=False):
+    for before, now in pairwise(window):
         arrived = now.arrivals if math.isfinite(now.arrivals) else 0.0
         events += arrived + abs(arrived - (now.waiting - before.waiting))
     if not span > 0:

@@ -3,7 +3,7 @@
 `alpha` bounds the probability that overload is *ever* called while the load is at most 1, however long the watch and however
 often it is looked at. It is shared equally among the tests that run: the queue test and, with a known capacity, the arrival
 test (`evidence/overload.py`), both e-processes; and the drift test (`evidence/drift.py`), which spends its error over looks. After
-a call has ended, or when lengths turn out more spread than assumed, tests begin anew; the k-th beginning gets 1/(k (k + 1))
+a call has ended, or when lengths tell another dispersion than assumed, tests begin anew; the k-th beginning gets 1/(k (k + 1))
 of each share, which sums to the share.
 
 STABLE comes from the drift test, or with a known capacity from arrivals below the rate that theory calls stable, each with
@@ -49,6 +49,7 @@ class Judge:
         self._stated = dispersion
         self._fixed = dispersion if dispersion is not None else (known.dispersion if known else None)
         self.dispersion = self._fixed if self._fixed is not None else UNKNOWN_DISPERSION
+        self._told = False
         self.overloaded = False
         self.verdict = Verdict.UNDETERMINED
         self.reason = "first scrape."
@@ -68,7 +69,10 @@ class Judge:
         if self._known:
             self._over = RateTest(self._known.unstable_above_per_s, alpha=share, dispersion=self._gaps)
             self._under = RateTest(
-                max(self._known.stable_below_per_s, 1e-9), alpha=part * self._beta / 2, above=False, dispersion=self._gaps
+                max(self._known.stable_below_per_s, 1e-9),
+                alpha=part * self._beta / 2,
+                above=False,
+                dispersion=self._gaps,
             )
         self._stable = ""
         self._begin_drift()
@@ -99,12 +103,13 @@ class Judge:
         self._decide(now, window_rate_per_s)
 
     def _respread(self, now: Reading) -> None:
-        """Begin anew with a larger dispersion when the lengths call for one, in steps of two so that it is rare."""
+        """Begin anew once the lengths tell the dispersion, and again if it turns out a quarter larger: a few times at most."""
         if self._fixed is not None or self.overloaded or math.isnan(now.demand_cv2):
             return
-        wanted = (1 + now.demand_cv2) / 2
-        if wanted > self.dispersion:
-            self.dispersion = 2.0 ** math.ceil(math.log2(wanted))
+        wanted = max(1.0, (1 + now.demand_cv2) / 2)
+        if not self._told or wanted > 1.25 * self.dispersion:
+            self.dispersion = wanted
+            self._told = True
             self._begin()
 
     def _decide(self, now: Reading, rate_per_s: float) -> None:
@@ -143,7 +148,10 @@ class Judge:
         known = self._known
         if known is not None and self._under is not None and self._under.rejected:
             if not rate_per_s >= known.stable_below_per_s:
-                return Verdict.STABLE, f"fewer requests arrive than {known.stable_below_per_s:.4g}/s, which is stable ({known.source})."
+                return (
+                    Verdict.STABLE,
+                    f"fewer requests arrive than {known.stable_below_per_s:.4g}/s, which is stable ({known.source}).",
+                )
             return Verdict.UNDETERMINED, "the last minute's arrivals are above what theory calls stable."
         if self._stable:
             return Verdict.STABLE, self._stable

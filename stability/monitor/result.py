@@ -37,7 +37,7 @@ class WatchPoint:
     growth_per_s, growth_low_per_s, growth_high_per_s : float
         Drift of the queue since it was last empty, within the window, and its 95 % interval, requests/s.
     overflow : Overflow or None
-        What runs full first at this drift.
+        What runs full first at this drift, where the drift is more than chance (its interval above 0).
     verdict : Verdict
     reason : str
     """
@@ -187,7 +187,10 @@ class WatchReport(Tabular):
                 )
             )
         found.append(
-            ("false alarm", f"<= {100 * self.alpha:g} % over the whole watch (dispersion {self.dispersion:.3g} assumed)")
+            (
+                "false alarm",
+                f"<= {100 * self.alpha:g} % over the whole watch (dispersion {self.dispersion:.3g} assumed)",
+            )
         )
         return found
 
@@ -220,7 +223,7 @@ class WatchReport(Tabular):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Requests running and waiting over time on `ax` (a new figure without it), with the overloads that were called."""
-        from ..plots.monitor import plot_watch
+        from .picture import plot_watch
 
         return plot_watch(self, ax)
 

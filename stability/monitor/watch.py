@@ -107,7 +107,7 @@ class Watch:
         drift = queue_drift(standing, self.judge.dispersion) if len(standing) > 1 else Drift()
         self._overflows = self._forecast(now, standing, drift)
         capacity = self._capacity(completions)
-        growing = [item for item in self._overflows if math.isfinite(item.in_s)]
+        growing = [item for item in self._overflows if math.isfinite(item.latest_s)]
         point = WatchPoint(
             time_s=now.time_s,
             running=now.running,
@@ -208,7 +208,7 @@ def watch(
     beta: float = 0.005,
     dispersion: float | None = None,
 ) -> WatchReport:
-    """Load, headroom, verdict and time to overflow of a server, from its recorded metrics, as they would have been seen live.
+    r"""Load, headroom, verdict and time to overflow of a server, from its recorded metrics, as they would have been seen live.
 
     Overload is called by tests that may be looked at after every scrape: while the load is at most 1 they ever call it with
     probability at most `alpha` over the whole watch, if events at the queue come `dispersion` at a time (exact for Poisson arrivals
@@ -250,7 +250,7 @@ def watch(
     Ten a second arrive, one ends, the batch holds 20:
 
     >>> import tempfile, pathlib, stability as st
-    >>> page = "vllm:num_requests_running {}\\nvllm:num_requests_waiting {}\\nvllm:request_success_total {}\\n"
+    >>> page = "vllm:num_requests_running {}\nvllm:num_requests_waiting {}\nvllm:request_success_total {}\n"
     >>> rows = [page.format(min(9 * t, 20), max(9 * t - 20, 0), t) for t in range(12)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder, "recording.prom")
@@ -259,7 +259,7 @@ def watch(
     >>> report
     WatchReport(UNSTABLE, 12 scrapes, 1 overloads called)
     >>> report.overloads[0].called_s, report.overloads[0].waiting
-    (5.0, 25.0)
+    (8.0, 52.0)
     >>> str(report.overflows[0])
     'queue limit in 2 s (2 s .. 4 s)'
     """

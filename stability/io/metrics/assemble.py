@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..._types import BoolArray, FloatArray, read_only
+from ..._types import BoolArray, FloatArray, IntArray, read_only
 from ...errors import InputError
 from .names import CACHE_CONFIG, ENGINES, PARTS, RANK_LABELS, REPLICA_LABELS, Quantity, spellings
 from .samples import Key, Samples
@@ -197,7 +197,12 @@ def _replica(key: Key) -> str:
 
 
 def _replicas(table: _Table) -> tuple[str, ...]:
-    keys = [key for name in table.by_name if name.endswith(("num_requests_running", "num_running_reqs")) for key in table.by_name[name]]
+    keys = [
+        key
+        for name in table.by_name
+        if name.endswith(("num_requests_running", "num_running_reqs"))
+        for key in table.by_name[name]
+    ]
     return tuple(sorted({_replica(key) for key in keys}))
 
 
@@ -219,7 +224,7 @@ def _kv_capacity(table: _Table, columns: Mapping[str, FloatArray]) -> float:
 
 def _carried(flags: BoolArray, rows: BoolArray) -> BoolArray:
     """Flags of the kept rows, each with those of the dropped rows before it."""
-    which = np.cumsum(rows) - rows
+    which: IntArray = np.cumsum(rows) - rows
     found = np.zeros(int(rows.sum()), dtype=np.bool_)
     inside = which < len(found)
     np.logical_or.at(found, which[inside], flags[inside])

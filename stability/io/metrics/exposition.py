@@ -130,15 +130,18 @@ def _time_of(where: str, number: int, text: str) -> float:
         ) from None
 
 
-def _parsed(
-    where: str, lines: list[tuple[int, str]]
-) -> Iterator[tuple[str, dict[str, str], float, float | None]]:
+def _parsed(where: str, lines: list[tuple[int, str]]) -> Iterator[tuple[str, dict[str, str], float, float | None]]:
     """Name, labels, value and stamp (s, as if it were milliseconds) of each line."""
     from prometheus_client.parser import text_string_to_metric_families
 
     def parse(text: str) -> list[tuple[str, dict[str, str], float, float | None]]:
         return [
-            (sample.name, sample.labels, float(sample.value), None if sample.timestamp is None else float(sample.timestamp))
+            (
+                sample.name,
+                sample.labels,
+                float(sample.value),
+                None if sample.timestamp is None else float(sample.timestamp),
+            )
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         ]

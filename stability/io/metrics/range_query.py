@@ -71,5 +71,7 @@ def _add(samples: Samples, entry: Any) -> None:
         try:
             time_s, value = float(pair[0]), float(pair[1])
         except (TypeError, ValueError, IndexError, KeyError):
-            raise InputError(f"{samples.where}: {pair!r:.60} of {name}, must be [time, \"value\"]. Save it anew.") from None
+            raise InputError(
+                f'{samples.where}: {pair!r:.60} of {name}, must be [time, "value"]. Save it anew.'
+            ) from None
         samples.add(plain(name), labels, time_s, value)

@@ -24,7 +24,7 @@ def read_metrics(
     labels: Mapping[str, str] | None = None,
     interval_s: float | None = None,
 ) -> MetricsSeries:
-    """Metrics of vLLM or SGLang over time from what was recorded of them.
+    r"""Metrics of vLLM or SGLang over time from what was recorded of them.
 
     Understood, plain or gzipped: the Prometheus text format and OpenMetrics with time stamps on the samples, or one scrape after
     another with a line `# scrape UNIX_TIME` before each (or `interval_s` apart); JSON answers of Prometheus to
@@ -53,13 +53,13 @@ def read_metrics(
     Examples
     --------
     >>> import tempfile
-    >>> page = "vllm:num_requests_running 4\\nvllm:num_requests_waiting {}\\nvllm:request_success_total {}\\n"
+    >>> page = "vllm:num_requests_running 4\nvllm:num_requests_waiting {}\nvllm:request_success_total {}\n"
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder, "two.prom")
     ...     _ = file.write_text(page.format(0, 10) + page.format(6, 14))
     ...     series = read_metrics(file, interval_s=2.0)
-    >>> series.waiting.tolist(), series.arrivals[1]  # 4 ended, 6 more are inside
-    ([0.0, 6.0], np.float64(10.0))
+    >>> series.waiting.tolist(), series.arrivals.tolist()[1]  # 4 ended, 6 more are inside
+    ([0.0, 6.0], 10.0)
     >>> series.rate_of("arrivals")
     5.0
     """

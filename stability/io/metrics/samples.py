@@ -40,7 +40,9 @@ class Samples:
     def add(self, name: str, labels: Labels, time_s: float, value: float) -> None:
         """One sample; of two at one time the last counts."""
         if not math.isfinite(time_s):
-            raise InputError(f"{self.where}: a sample of {name} at time {time_s}, must be a finite time. Mend the file.")
+            raise InputError(
+                f"{self.where}: a sample of {name} at time {time_s}, must be a finite time. Mend the file."
+            )
         self.series.setdefault((name, labels), {})[time_s] = value
         self.times.add(time_s)
 

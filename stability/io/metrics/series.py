@@ -219,7 +219,16 @@ class MetricsSeries(Tabular):
         """Requests running and waiting over time on `ax`; without it also KV and rates in panels below."""
         from ...plots.metrics import plot_metrics
 
-        return plot_metrics(self, ax)
+        width = np.diff(self.time_s)
+        return plot_metrics(
+            self.time_s,
+            running=self.running,
+            waiting=self.waiting,
+            kv_occupancy=self.kv_occupancy,
+            arrivals_per_s=self.arrivals[1:] / width,
+            completions_per_s=np.diff(self.finished) / width,
+            ax=ax,
+        )
 
 
 def _mean(values: FloatArray) -> float:

@@ -26,7 +26,7 @@ ITL_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0
 
 
 def token_bounds(longest: int) -> tuple[float, ...]:
-    """vLLM's buckets of token counts: 1, 2, 5, 10, ... up to the longest sequence.
+    """Buckets of token counts as vLLM has them: 1, 2, 5, 10, ... up to the longest sequence.
 
     Examples
     --------
@@ -102,7 +102,9 @@ def record_of(result: SimulationResult, *, kv_capacity_tokens: int, model_name: 
     """
     series, requests = result.series, result.requests
     if not series or requests is None:
-        raise InputError("the result has no series or no requests, must have both. Simulate with resolution_s=1.0 and keep='requests'.")
+        raise InputError(
+            "the result has no series or no requests, must have both. Simulate with resolution_s=1.0 and keep='requests'."
+        )
     time_s = np.asarray(series["time_s"], dtype=np.float64)
     output = np.asarray(requests.output_tokens, dtype=np.float64)
     first, last = requests.first_token_s, requests.finish_s
@@ -147,10 +149,23 @@ def scrapes(record: ServerRecord, *, old_names: bool = False, start_s: float = 0
         page.one("gauge", "num_requests_running", "Number of requests in model execution batches.", record.running[i])
         page.one("gauge", "num_requests_waiting", "Number of requests waiting to be processed.", record.waiting[i])
         page.one("gauge", kv, "KV-cache usage. 1 means 100 percent usage.", record.kv_occupancy[i])
-        page.one("counter", "num_preemptions_total", "Cumulative number of preemption from the engine.", record.preemptions[i])
+        page.one(
+            "counter",
+            "num_preemptions_total",
+            "Cumulative number of preemption from the engine.",
+            record.preemptions[i],
+        )
         page.one("counter", "prompt_tokens_total", "Number of prefill tokens processed.", prompt_total[started])
-        page.one("counter", "generation_tokens_total", "Number of generation tokens processed.", record.generated_tokens[i])
-        page.one("counter", "request_success_total", "Count of successfully processed requests.", done, 'finished_reason="length",')
+        page.one(
+            "counter", "generation_tokens_total", "Number of generation tokens processed.", record.generated_tokens[i]
+        )
+        page.one(
+            "counter",
+            "request_success_total",
+            "Count of successfully processed requests.",
+            done,
+            'finished_reason="length",',
+        )
         page.many("request_prompt_tokens", "Number of prefill tokens processed.", prompts, done)
         page.many("request_generation_tokens", "Number of generation tokens processed.", outputs, done)
         page.many("time_to_first_token_seconds", "Histogram of time to first token in seconds.", ttft, started)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .fluid import BLUE, ORANGE, PURPLE
+from ..plots.fluid import BLUE, ORANGE, PURPLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..monitor.result import WatchReport
+    from .result import WatchReport
 
 
 def plot_watch(report: WatchReport, ax: Axes | None = None) -> Axes:
