@@ -33,6 +33,9 @@ OVERLOADED = tuple(run for run in RUNS if run.file in ("RTX4090_Llama-3.1-8B", "
 ALPHA = 0.01
 """Chance of ever calling overload at load <= 1, as stated by default."""
 
+BETA = 0.005
+"""Chance of ever calling a load >= 1 stable, as stated by default."""
+
 LOADS = (0.5, 0.7, 0.8, 0.9)
 CRITICAL = 1.0
 WATCHED_S = 1_800.0
@@ -192,36 +195,46 @@ def simulated(server: Server, load: float, runs: int) -> list[Cell]:
     unit = st.Workload.poisson(1.0, server.lengths)
     capacity = simulate(fleet, unit, requests=20_000, saturated=True, rng=0, keep="summary").throughput_per_s
     workload = st.Workload.poisson(load * capacity, server.lengths)
-    waits = []
+    waits: list[float] = []
+    stable = 0
     for seed in range(runs):
         result = simulate(
             fleet, workload, requests=math.ceil(load * capacity * WATCHED_S), rng=seed, resolution_s=server.every_s
         )
-        report = st.watch(simulated_series(result, server.kv_capacity_tokens), alpha=ALPHA)
+        report = st.watch(simulated_series(result, server.kv_capacity_tokens), alpha=ALPHA, beta=BETA)
         waits += [report.overloads[0].called_s] if report.overloads else []
-    calls = len(waits)
+        stable += any(point.verdict is st.Verdict.STABLE for point in report.points)
     case = f"{server.name}, load {load:g}, every {server.every_s:g} s"
+    cells = []
+    if load <= 1:
+        cells.append(_rare("watch, false alarms", case, len(waits), runs, ALPHA))
     if load >= 1:
+        cells.append(_rare("watch, false stable", case, stable, runs, BETA))
+    if load > 1:
         note = f"half of the calls within {np.median(waits):.0f} s" if waits else ""
-        return [shown("watch, called in simulation", case, predicted=1.0, observed=calls / runs, note=note)]
-    # Of `runs` runs with false alarms at the stated chance, more than this many come with probability 1e-6 at most.
-    most = _most(runs)
-    return [
-        Cell(
-            claim="watch, false alarms",
-            case=case,
-            predicted=f"<= {100 * ALPHA:g} %",
-            observed=f"{calls} of {runs}",
-            status=Status.PASS if calls <= most else Status.FAIL,
-            note=f"more than {most} would refute the stated chance",
-        )
-    ]
+        cells.append(shown("watch, called in simulation", case, predicted=1.0, observed=len(waits) / runs, note=note))
+    if load < 1:
+        cells.append(shown("watch, stable within half an hour", case, predicted=1.0, observed=stable / runs))
+    return cells
 
 
-def _most(runs: int) -> int:
+def _rare(claim_name: str, case: str, count: int, runs: int, chance: float) -> Cell:
+    """Passes unless so many come with probability 1e-6 at most if each has the stated chance."""
+    most = _most(runs, chance)
+    return Cell(
+        claim=claim_name,
+        case=case,
+        predicted=f"<= {100 * chance:g} %",
+        observed=f"{count} of {runs}",
+        status=Status.PASS if count <= most else Status.FAIL,
+        note=f"more than {most} would refute the stated chance",
+    )
+
+
+def _most(runs: int, chance: float) -> int:
     from scipy.stats import binom
 
-    return int(binom.isf(1e-6, runs, ALPHA))
+    return int(binom.isf(1e-6, runs, chance))
 
 
 def simulated_series(result: st.SimulationResult, kv_capacity_tokens: int) -> st.MetricsSeries:
