@@ -22,7 +22,7 @@ class Reading:
     running, waiting, kv_occupancy : float
         State.
     arrivals, completions, generated_tokens, preemptions : float
-        Since the scrape before; NaN at the first, and over a restart.
+        Since the scrape before; NaN at the first, and over a restart. Arrivals as counted, see `MetricsSeries.net_arrivals`.
     ttft_mean_s : float
         Of the first tokens since the scrape before, s.
     restarted : bool
@@ -47,13 +47,13 @@ class Reading:
 
 def readings(series: MetricsSeries) -> Iterator[Reading]:
     """The scrapes of a series one by one."""
-    arrivals = series.arrivals
+    net_arrivals = series.net_arrivals
     for i in range(len(series)):
-        yield reading(series, i, arrivals=float(arrivals[i]))
+        yield reading(series, i, net_arrivals=float(net_arrivals[i]))
 
 
-def reading(series: MetricsSeries, i: int, *, arrivals: float | None = None) -> Reading:
-    """Scrape `i` of a series, seen from the one before; `arrivals` of it if known."""
+def reading(series: MetricsSeries, i: int, *, net_arrivals: float | None = None) -> Reading:
+    """Scrape `i` of a series, seen from the one before; `net_arrivals` of it if known."""
     first = i == 0
     restarted = bool(series.restarted[i])
 
@@ -67,7 +67,7 @@ def reading(series: MetricsSeries, i: int, *, arrivals: float | None = None) -> 
         running=float(series.running[i]),
         waiting=float(series.waiting[i]),
         kv_occupancy=float(series.kv_occupancy[i]),
-        arrivals=float(series.arrivals[i]) if arrivals is None else arrivals,
+        arrivals=float(series.net_arrivals[i]) if net_arrivals is None else net_arrivals,
         completions=since(series.finished),
         generated_tokens=since(series.generated_tokens),
         preemptions=since(series.preemptions),

@@ -83,6 +83,7 @@ class Watch:
         self._window: deque[Reading] = deque()
         self._overflows: tuple[Overflow, ...] = ()
         self._scrapes = 0
+        self._owed = 0.0
         self._begun_s = math.nan
 
     def update(self, now: Reading) -> WatchPoint:
@@ -94,6 +95,7 @@ class Watch:
         if not self._scrapes:
             self._begun_s = now.time_s
         self._scrapes += 1
+        now = self._settled(now)
         if now.restarted:
             self._window.clear()
         self._window.append(now)
@@ -127,6 +129,15 @@ class Watch:
         )
         self.points.append(point)
         return point
+
+    def _settled(self, now: Reading) -> Reading:
+        """The reading with arrivals that are not negative: what was counted too much before is taken off."""
+        if math.isnan(now.arrivals):
+            self._owed = 0.0
+            return now
+        net = now.arrivals + self._owed
+        self._owed = min(net, 0.0)
+        return replace(now, arrivals=max(net, 0.0))
 
     def report(self) -> WatchReport:
         """What has been seen so far.

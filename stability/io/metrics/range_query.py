@@ -46,7 +46,9 @@ def add_range_query(samples: Samples, text: str) -> None:
 
 def _matrix(where: str, answer: Any) -> list[Any]:
     if isinstance(answer, dict) and answer.get("status") == "error":
-        raise InputError(f"{where} holds an error of Prometheus: {answer.get('error')}. Correct the query.")
+        raise InputError(
+            f"{where} holds an error ({answer.get('error')}), must be an answer of Prometheus. Correct the query."
+        )
     data = answer.get("data") if isinstance(answer, dict) else None
     kind = data.get("resultType") if isinstance(data, dict) else None
     if kind != "matrix" or not isinstance(data, dict) or not isinstance(data.get("result"), list):

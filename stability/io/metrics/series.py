@@ -160,11 +160,19 @@ class MetricsSeries(Tabular):
     def arrivals(self) -> FloatArray:
         """Requests that arrived since the scrape before: those that ended, and the growth of running and waiting, shape (n,).
 
-        NaN at the first scrape, over a restart, and without a counter of ended requests; never negative.
+        NaN at the first scrape, over a restart, and without a counter of ended requests. Never negative: where gauges lag behind
+        the counter, what was counted too much in one interval is taken off the next.
         """
-        inside = self.running + self.waiting
-        grown = np.diff(self.finished + inside, prepend=math.nan)
-        found: FloatArray = np.where(self.restarted, math.nan, np.maximum(grown, 0.0))
+        known = np.nan_to_num(self.net_arrivals)
+        ahead = np.maximum.accumulate(np.cumsum(known))
+        found: FloatArray = np.where(np.isnan(self.net_arrivals), math.nan, np.diff(ahead, prepend=0.0))
+        return found
+
+    @property
+    def net_arrivals(self) -> FloatArray:
+        """The same as counted in each interval, negative where gauges lag behind the counter, shape (n,)."""
+        grown = np.diff(self.finished + self.running + self.waiting, prepend=math.nan)
+        found: FloatArray = np.where(self.restarted, math.nan, grown)
         return found
 
     def rate_of(self, counter: str, *, last: int | None = None) -> float:
