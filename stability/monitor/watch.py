@@ -40,9 +40,9 @@ class WatchLimits:
 
     def __post_init__(self) -> None:
         check_number("window", self.window_s, above=0)
-        for name in ("queue", "ttft_s"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), above=0)
+        for name, value in (("queue_limit", self.queue), ("ttft_s", self.ttft_s)):
+            if value is not None:
+                check_number(name, value, above=0)
 
 
 class Watch:
