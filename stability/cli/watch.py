@@ -44,8 +44,8 @@ def _labels(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
         ("stability watch", "a bundled recording of a server that is overloaded after five minutes"),
         ("stability watch recording.prom", "scrapes one after another, each below `# scrape TIME`"),
         ("stability watch query.json", "an answer of Prometheus to /api/v1/query_range"),
-        ("stability watch http://localhost:8000/metrics", "a server, until Ctrl-C"),
-        ("stability watch http://localhost:8000 --for 10min --json", "for ten minutes, a JSON line a scrape"),
+        ("stability watch http://127.0.0.1:8000/metrics", "a server, until Ctrl-C"),
+        ("stability watch http://127.0.0.1:8000 --for 10min --json", "for ten minutes, a JSON line a scrape"),
         ("stability watch recording.prom --plan plan.yaml", "load and headroom by theory, earlier calls"),
         ("stability watch recording.prom --queue-limit 500", "when that many will wait"),
     ),
@@ -130,7 +130,8 @@ def watch(
     answer to a Prometheus range query. Without it, a bundled recording is watched. The verdict comes from tests that may be
     looked at after every scrape: their chance of ever calling overload at load <= 1 is at most --alpha.
     """
-    from ..io.metrics import Endpoint, is_address, read_metrics
+    from ..io.metrics import read_metrics
+    from ..io.metrics.endpoint import Endpoint, is_address
     from ..monitor.capacity import KnownCapacity, capacity_of, stated
     from ..monitor.live import live
     from ..monitor.watch import Watch, WatchLimits, exit_code

@@ -248,7 +248,7 @@ def test_files_and_labels_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "binary.prom").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read"):
         st.read_metrics(tmp_path / "binary.prom")
-    with pytest.raises(InputError, match="no series with labels .* Found model_name=m"):
+    with pytest.raises(InputError, match=r"no series with labels .* Found model_name=m"):
         st.read_metrics(saved(tmp_path, page(NEW, 1, 0, 1)), labels={"engine": "7"}, interval_s=1)
     with pytest.raises(InputError, match="counter = 'x'"):
         st.read_metrics(saved(tmp_path, page(NEW, 1, 0, 1) * 2), interval_s=1).rate_of("x")

@@ -271,7 +271,7 @@ def test_capacity_of_a_plan_and_of_part_of_it() -> None:
 
 def test_what_cannot_be_watched() -> None:
     page = "vllm:num_requests_running 4\nvllm:num_requests_waiting 0\n"
-    with pytest.raises(InputError, match="no counter of ended requests.*vllm:request_success_total"):
+    with pytest.raises(InputError, match=r"no counter of ended requests.*vllm:request_success_total"):
         st.watch(_series([page, page]))
     series = run(0.5, seconds=60)
     for name, value in (("alpha", 0.5), ("beta", 0.0), ("window_s", 0.0), ("queue_limit", -1.0), ("dispersion", 0.1)):

@@ -1,7 +1,5 @@
 """Metrics of serving engines (vLLM, SGLang) as Prometheus collects them: recorded, queried, or scraped from a server."""
 
-from .endpoint import Endpoint as Endpoint
-from .endpoint import is_address as is_address
 from .reading import read_metrics as read_metrics
 from .series import MetricsHistogram as MetricsHistogram
 from .series import MetricsSeries as MetricsSeries
