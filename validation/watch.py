@@ -36,7 +36,7 @@ ALPHA = 0.01
 BETA = 0.005
 """Chance of ever calling a load >= 1 stable, as stated by default."""
 
-LOADS = (0.5, 0.7, 0.8, 0.9)
+LOADS = (0.5, 0.7, 0.9)
 CRITICAL = 1.0
 WATCHED_S = 1_800.0
 
@@ -166,7 +166,7 @@ SERVERS = (
         40_000,
         256,
         st.lengths.Independent(prompt=st.lengths.Uniform(10, 1600), output=st.lengths.Uniform(10, 1600)),
-        1.0,
+        2.0,
     ),
     Server(
         "KV cache full, heavy tails",
@@ -295,7 +295,7 @@ def watch_claim(size: str) -> Iterator[Task]:
     """Real overloaded servers; stable simulated ones."""
     for run in OVERLOADED:
         yield Task(f"watch {run.name}", real, (run,))
-    runs = 200 if size == "full" else 5
+    runs = 100 if size == "full" else 5
     for server in SERVERS if size == "full" else SERVERS[:2]:
-        for load in (*LOADS, CRITICAL, 1.2, 1.5) if size == "full" else (0.9, 1.5):
+        for load in (*LOADS, CRITICAL, 1.2) if size == "full" else (0.9, 1.2):
             yield Task(f"watch {server.name} {load}", simulated, (server, load, runs))
