@@ -35,7 +35,9 @@ from .io.deferred import example_plan as example_plan
 from .io.deferred import read_plan as read_plan
 from .io.metrics import MetricsHistogram as MetricsHistogram
 from .io.metrics import MetricsSeries as MetricsSeries
+from .io.metrics import StepMeans as StepMeans
 from .io.metrics import read_metrics as read_metrics
+from .io.metrics import step_means as step_means
 from .io.traces import read_trace as read_trace
 from .model import catalog as catalog
 from .model import iteration as iteration

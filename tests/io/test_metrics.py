@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import stability as st
 from stability.errors import InputError
 from stability.io.metrics.assemble import mended_counter
+from stability.io.metrics.writing import record_of, recording
 from validation.real_runs import RUNS
 from validation.watch import real_record, through_file
 
@@ -297,3 +299,53 @@ def test_series_shows_itself(tmp_path: Path) -> None:
     assert len(series.plot().figure.axes) == 3
     with pytest.raises(ValueError, match="read-only"):
         series.running[0] = 1
+
+
+LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=1e-4, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
+
+
+def simulated(tmp_path: Path, *, record_steps: bool) -> st.MetricsSeries:
+    replica = st.Replica(iteration=LAW, kv_capacity_tokens=100_000, engine=st.Engine(max_num_seqs=128))
+    lengths = st.lengths.Independent(prompt=st.lengths.Uniform(10, 1000), output=st.lengths.Uniform(10, 500))
+    result = st.simulate(
+        st.Fleet.of(replica),
+        st.Workload.poisson(6.0, lengths),
+        requests=1500,
+        rng=1,
+        resolution_s=5.0,
+        record_steps=record_steps,
+    )
+    record = record_of(result, kv_capacity_tokens=100_000)
+    return st.read_metrics(saved(tmp_path, recording(record)))
+
+
+def test_steps_of_a_simulated_server_give_its_law_back(tmp_path: Path) -> None:
+    """What the law takes for each mean step, against its time: the law is affine, so means do; one step straddles a scrape."""
+    steps = st.step_means(simulated(tmp_path, record_steps=True))
+    assert steps.counted
+    assert len(steps) > 40
+    expected = (
+        LAW.base_s
+        + LAW.per_prefill_token_s * steps.prefill_tokens
+        + LAW.per_decode_token_s * steps.decode_tokens
+        + LAW.per_kv_token_s * steps.kv_tokens
+    )
+    assert float(np.median(expected / steps.time_s)) == pytest.approx(1.0, abs=0.01)
+    assert np.abs(expected / steps.time_s - 1)[3:].max() < 0.1
+
+
+def test_steps_from_the_inter_token_latency(tmp_path: Path) -> None:
+    """Weighted by tokens it is the longer step: a few per cent here; and it counts requests that ended, not those under way."""
+    steps = st.step_means(simulated(tmp_path, record_steps=False))
+    counted = st.step_means(simulated(tmp_path, record_steps=True))
+    assert not steps.counted
+    assert float(steps.time_s.mean()) == pytest.approx(float(counted.time_s.mean()), rel=0.1)
+
+
+def test_steps_that_cannot_be_told(tmp_path: Path) -> None:
+    series = st.read_metrics(saved(tmp_path, page(NEW, 4, 0, 10) + page(NEW, 6, 3, 14)), interval_s=2)
+    with pytest.raises(InputError, match="size of the KV cache"):
+        st.step_means(series)
+    bare = replace(series, kv_capacity_tokens=1000.0, histograms={})
+    with pytest.raises(InputError, match="neither iteration_tokens_total nor"):
+        st.step_means(bare)

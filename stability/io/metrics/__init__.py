@@ -3,3 +3,5 @@
 from .reading import read_metrics as read_metrics
 from .series import MetricsHistogram as MetricsHistogram
 from .series import MetricsSeries as MetricsSeries
+from .steps import StepMeans as StepMeans
+from .steps import step_means as step_means

@@ -24,6 +24,9 @@ TTFT_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
 ITL_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 """Buckets of vLLM's histograms, s."""
 
+STEP_BOUNDS = (1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
+"""Buckets of its histogram of tokens a step."""
+
 
 def token_bounds(longest: int) -> tuple[float, ...]:
     """Buckets of token counts as vLLM has them: 1, 2, 5, 10, ... up to the longest sequence.
@@ -64,6 +67,8 @@ class ServerRecord:
     model_name : str
     longest : int
         Longest sequence, tokens (for the buckets of lengths).
+    step_end_s, step_tokens : (k,) array or None
+        End of each step and the tokens it computed; left out of the pages if unknown.
     """
 
     time_s: FloatArray
@@ -81,6 +86,8 @@ class ServerRecord:
     block_size: int = 16
     model_name: str = "model"
     longest: int = 32_768
+    step_end_s: FloatArray | None = None
+    step_tokens: FloatArray | None = None
 
 
 def record_of(result: SimulationResult, *, kv_capacity_tokens: int, model_name: str = "simulated") -> ServerRecord:
@@ -89,7 +96,7 @@ def record_of(result: SimulationResult, *, kv_capacity_tokens: int, model_name: 
     Parameters
     ----------
     result : SimulationResult
-        Of `simulate(..., resolution_s=)`, with its requests kept.
+        Of `simulate(..., resolution_s=)`, with its requests kept; with `record_steps=True` steps are counted, too.
     kv_capacity_tokens : int
         KV cache of the whole fleet.
     model_name : str
@@ -122,6 +129,8 @@ def record_of(result: SimulationResult, *, kv_capacity_tokens: int, model_name: 
         output_tokens=output,
         kv_blocks=kv_capacity_tokens // 16,
         model_name=model_name,
+        step_end_s=np.asarray(result.steps["end_s"]) if result.steps else None,
+        step_tokens=np.asarray(result.steps["scheduled_tokens"], dtype=np.float64) if result.steps else None,
     )
 
 
@@ -139,6 +148,11 @@ def scrapes(record: ServerRecord, *, old_names: bool = False, start_s: float = 0
     latency = _Cumulative((record.finish_s - record.arrival_s)[order], LATENCY_BOUNDS)
     prompts = _Cumulative(record.prompt_tokens[order], lengths)
     outputs = _Cumulative(record.output_tokens[order], lengths)
+    steps, step_s = None, np.empty(0)
+    if record.step_end_s is not None and record.step_tokens is not None:
+        by_end = np.argsort(record.step_end_s)
+        step_s = record.step_end_s[by_end]
+        steps = _Cumulative(record.step_tokens[by_end], STEP_BOUNDS)
     prompt_total = np.concatenate(([0.0], np.cumsum(record.prompt_tokens[by_first])))
     first_s = record.first_token_s[by_first]
     kv, itl_name = ("gpu_cache_usage_perc", "time_per_output_token_seconds") if old_names else ("kv_cache_usage_perc", "inter_token_latency_seconds")  # fmt: skip
@@ -166,6 +180,9 @@ def scrapes(record: ServerRecord, *, old_names: bool = False, start_s: float = 0
             done,
             'finished_reason="length",',
         )
+        if steps is not None:
+            passed = int(np.searchsorted(step_s, time_s, side="right"))
+            page.many("iteration_tokens_total", "Histogram of number of tokens per engine_step.", steps, passed)
         page.many("request_prompt_tokens", "Number of prefill tokens processed.", prompts, done)
         page.many("request_generation_tokens", "Number of generation tokens processed.", outputs, done)
         page.many("time_to_first_token_seconds", "Histogram of time to first token in seconds.", ttft, started)
