@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ..units import seconds as parse_seconds
 from .output import Command, json_option, load_plan, print_json, print_text
 from .picture import picture_option, save_picture
 
+INTERRUPTED = 130
 EXAMPLE = "bundled recording"
 ROWS = 24
 """Lines of a recording that the table shows."""
@@ -134,11 +137,17 @@ def watch(
     from ..io.metrics.endpoint import Endpoint, is_address
     from ..monitor.capacity import KnownCapacity, capacity_of, stated
     from ..monitor.live import live
+    from ..monitor.result import HEADER
     from ..monitor.watch import Watch, WatchLimits, exit_code
     from ..monitor.watch import watch as watch_series
 
     if plan is not None and capacity_per_s is not None:
         raise InputError("--plan and --capacity are both given, must be one of them. Drop one.")
+    live_target = target is not None and is_address(target)
+    if (for_s is not None or stop) and not live_target:
+        raise InputError(
+            "--for and --stop are for a server, must go with an http(s) address. Drop them for a recording."
+        )
     if replicas is not None and plan is None:
         raise InputError("--replicas is given without --plan, must go with one. Add the plan.")
     if replicas is not None:
@@ -152,7 +161,7 @@ def watch(
         return None if capacity_per_s is None else stated(capacity_per_s)
 
     code: int | None = None
-    if target is not None and is_address(target):
+    if target is not None and live_target:
         endpoint = Endpoint(target, timeout_s=timeout_s, retries=retries)
         seen = Watch(
             endpoint.address,
@@ -171,12 +180,14 @@ def watch(
         )
         try:
             for point in points:
-                begun_s = seen.points[0].time_s
-                click.echo(json.dumps(point.to_dict(), allow_nan=False) if as_json else _line(point.cells(begun_s)))
-                if stop and seen.overloads:
+                if not as_json and len(seen.points) == 1 and not _shown(_line(HEADER)):
+                    break
+                cells = point.cells(seen.points[0].time_s)
+                line = json.dumps(point.to_dict(), allow_nan=False) if as_json else _line(cells)
+                if not _shown(line) or (stop and seen.overloads):
                     break
         except KeyboardInterrupt:
-            code = 130
+            code = INTERRUPTED
             if not seen.points:
                 raise
         report = seen.report()
@@ -199,7 +210,7 @@ def watch(
             print_text(f"{EXAMPLE if target is None else target}\n\n{report.table(ROWS)}\n")
     if plot is not None:
         save_picture(report.plot(), plot)
-    if as_json and target is not None and is_address(target):
+    if as_json and live_target:
         click.echo(json.dumps(report.to_dict() | {"points": []}, allow_nan=False))
     elif as_json:
         print_json(report.to_dict())
@@ -210,6 +221,16 @@ def watch(
 
 WIDTHS = (7, 8, 8, 8, 13, 13, 8, 9, 13, 0)
 """Of the columns of a live line."""
+
+
+def _shown(line: str) -> bool:
+    """Print a line; False if nobody reads any more, as under `| head`."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,7 +143,8 @@ def test_a_server_over_http(cli, server: Server, clock: Clock) -> None:
     assert found.code == 1
     assert server.requests == 16
     lines = found.out.splitlines()
-    assert lines[0].startswith("0 s")
+    assert lines[0].split()[:3] == ["time", "running", "waiting"]
+    assert lines[1].startswith("0 s")
     assert "overload called" in found.out
 
 
@@ -191,6 +194,25 @@ def test_interruption_prints_what_was_seen(cli, server: Server, clock: Clock, mo
     assert "UNSTABLE" in found.out
 
 
+def test_a_reader_that_has_seen_enough_ends_the_watch(server: Server, root: Path) -> None:
+    """As under `stability watch ADDRESS | head -3`; the verdict so far is the exit code."""
+    command = [sys.executable, "-c", "from stability.cli import main; main()"]
+    process = subprocess.Popen(
+        [*command, "watch", server.address, "--interval", "0.05"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for _ in range(3):
+        assert process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait() in (1, 3), errors) == (True, b"")
+
+
 def test_an_unreachable_server_is_one_sentence(cli) -> None:
     message = cli("watch", "http://127.0.0.1:9/metrics", "--retries", 0).error()
     assert message.startswith("http://127.0.0.1:9/metrics does not answer (")
@@ -209,6 +231,7 @@ def test_a_page_that_is_no_metrics(cli, server: Server) -> None:
         (("absent.prom",), "absent.prom does not exist"),
         (("--plan", "plan.yaml", "--capacity", "3"), "both given"),
         (("--replicas", "2"), "--replicas is given without --plan"),
+        (("--for", "3s"), "--for and --stop are for a server"),
         (("--label", "engine"), "--label = 'engine'"),
         (("--label", "engine=9"), "no series with labels"),
         (("--interval", "soon"), "--interval = 'soon'"),
