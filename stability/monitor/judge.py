@@ -6,6 +6,8 @@ test (`evidence/overload.py`), both e-processes; and the drift test (`evidence/d
 a call has ended, or when lengths tell another dispersion than assumed, tests begin anew; the k-th beginning gets 1/(k (k + 1))
 of each share, which sums to the share.
 
+Several replicas behind one set of metrics are told to the queue test; the drift test takes their queues for one.
+
 STABLE comes from the drift test, or with a known capacity from arrivals below the rate that theory calls stable, each with
 probability at most `beta` at load >= 1.
 """
@@ -50,6 +52,7 @@ class Judge:
         self._fixed = dispersion if dispersion is not None else (known.dispersion if known else None)
         self.dispersion = self._fixed if self._fixed is not None else UNKNOWN_DISPERSION
         self._told = False
+        self._queues = 1
         self.overloaded = False
         self.verdict = Verdict.UNDETERMINED
         self.reason = "first scrape."
@@ -64,7 +67,7 @@ class Judge:
         self._begun += 1
         part = 1 / (self._begun * (self._begun + 1))
         share = part * self._alpha / (3 if self._known else 2)
-        self._queue = QueueTest(alpha=share, dispersion=self.dispersion)
+        self._queue = QueueTest(alpha=share, dispersion=self.dispersion, queues=self._queues)
         self._over = self._under = None
         if self._known:
             self._over = RateTest(self._known.unstable_above_per_s, alpha=share, dispersion=self._gaps)
@@ -90,8 +93,11 @@ class Judge:
 
     def update(self, now: Reading, *, window_rate_per_s: float) -> None:
         """Take a scrape and the arrival rate over the last minute; then `verdict`, `reason` and `test` say what follows."""
-        if now.restarted:
+        if math.isnan(now.elapsed_s):  # the first: nothing has been spent yet
+            self._begun = self._drift_begun = 0
+        if now.restarted or now.replicas != self._queues or math.isnan(now.elapsed_s):
             self.overloaded = False
+            self._queues = now.replicas
             self._begin()
         self._respread(now)
         arrivals = now.arrivals if math.isfinite(now.arrivals) else 0.0

@@ -29,6 +29,8 @@ class Reading:
         Whether the server restarted in between.
     demand_cv2 : float
         Squared coefficient of variation of a request's KV demand, from the lengths so far (`demand_cv2`).
+    replicas : int
+        Engines behind the metrics.
     """
 
     time_s: float
@@ -43,6 +45,7 @@ class Reading:
     ttft_mean_s: float
     restarted: bool
     demand_cv2: float = math.nan
+    replicas: int = 1
 
 
 def readings(series: MetricsSeries) -> Iterator[Reading]:
@@ -73,6 +76,7 @@ def reading(series: MetricsSeries, i: int, *, net_arrivals: float | None = None)
         preemptions=since(series.preemptions),
         ttft_mean_s=math.nan if ttft is None or first else ttft.mean(i - 1, i),
         restarted=restarted,
+        replicas=max(len(series.replicas), 1),
         demand_cv2=demand_cv2(series.histograms.get("prompt_lengths"), series.histograms.get("output_lengths"), i),
     )
 
