@@ -14,7 +14,7 @@ import pytest
 import stability as st
 from stability.errors import InputError
 from stability.io.metrics.assemble import mended_counter
-from stability.io.metrics.writing import record_of, recording
+from stability.io.metrics.writing import ServerRecord, record_of, recording
 from validation.real_runs import RUNS
 from validation.watch import real_record, through_file
 
@@ -304,24 +304,18 @@ def test_series_shows_itself(tmp_path: Path) -> None:
 LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=1e-4, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
 
 
-def simulated(tmp_path: Path, *, record_steps: bool) -> st.MetricsSeries:
+@pytest.fixture(scope="module")
+def simulated() -> ServerRecord:
     replica = st.Replica(iteration=LAW, kv_capacity_tokens=100_000, engine=st.Engine(max_num_seqs=128))
     lengths = st.lengths.Independent(prompt=st.lengths.Uniform(10, 1000), output=st.lengths.Uniform(10, 500))
-    result = st.simulate(
-        st.Fleet.of(replica),
-        st.Workload.poisson(6.0, lengths),
-        requests=1500,
-        rng=1,
-        resolution_s=5.0,
-        record_steps=record_steps,
-    )
-    record = record_of(result, kv_capacity_tokens=100_000)
-    return st.read_metrics(saved(tmp_path, recording(record)))
+    workload = st.Workload.poisson(6.0, lengths)
+    result = st.simulate(st.Fleet.of(replica), workload, requests=1500, rng=1, resolution_s=5.0, record_steps=True)
+    return record_of(result, kv_capacity_tokens=100_000)
 
 
-def test_steps_of_a_simulated_server_give_its_law_back(tmp_path: Path) -> None:
+def test_steps_of_a_simulated_server_give_its_law_back(tmp_path: Path, simulated: ServerRecord) -> None:
     """What the law takes for each mean step, against its time: the law is affine, so means do; one step straddles a scrape."""
-    steps = st.step_means(simulated(tmp_path, record_steps=True))
+    steps = st.step_means(st.read_metrics(saved(tmp_path, recording(simulated))))
     assert steps.counted
     assert len(steps) > 40
     expected = (
@@ -334,10 +328,11 @@ def test_steps_of_a_simulated_server_give_its_law_back(tmp_path: Path) -> None:
     assert np.abs(expected / steps.time_s - 1)[3:].max() < 0.1
 
 
-def test_steps_from_the_inter_token_latency(tmp_path: Path) -> None:
+def test_steps_from_the_inter_token_latency(tmp_path: Path, simulated: ServerRecord) -> None:
     """Weighted by tokens it is the longer step: a few per cent here; and it counts requests that ended, not those under way."""
-    steps = st.step_means(simulated(tmp_path, record_steps=False))
-    counted = st.step_means(simulated(tmp_path, record_steps=True))
+    series = st.read_metrics(saved(tmp_path, recording(simulated)))
+    others = {name: histogram for name, histogram in series.histograms.items() if name != "iteration_tokens"}
+    steps, counted = st.step_means(replace(series, histograms=others)), st.step_means(series)
     assert not steps.counted
     assert float(steps.time_s.mean()) == pytest.approx(float(counted.time_s.mean()), rel=0.1)
 
