@@ -24,7 +24,7 @@ from stability.monitor.capacity import KnownCapacity, dispersion_of
 from stability.monitor.result import WatchReport
 from stability.sim.engine import simulate
 
-from .cells import Cell, Status, Task, claim, shown
+from .cells import Cell, Status, Task, claim
 from .measurements import FOLDER, absent, columns
 from .real_runs import RUNS, Run
 
@@ -212,10 +212,17 @@ def simulated(server: Server, load: float, runs: int) -> list[Cell]:
         cells.append(_rare("watch, false stable", case, stable, runs, BETA))
     if load > 1:
         note = f"half of the calls within {np.median(waits):.0f} s" if waits else ""
-        cells.append(shown("watch, called in simulation", case, predicted=1.0, observed=len(waits) / runs, note=note))
+        cells.append(_share("watch, called in simulation", case, len(waits), runs, note))
     if load < 1:
-        cells.append(shown("watch, stable within half an hour", case, predicted=1.0, observed=stable / runs))
+        cells.append(_share("watch, stable within half an hour", case, stable, runs))
     return cells
+
+
+def _share(claim_name: str, case: str, count: int, runs: int, note: str = "") -> Cell:
+    """How many runs were decided: power, which nothing is claimed of."""
+    return Cell(
+        claim=claim_name, case=case, predicted="", observed=f"{count} of {runs}", status=Status.SHOWN, note=note
+    )
 
 
 def _rare(claim_name: str, case: str, count: int, runs: int, chance: float) -> Cell:
