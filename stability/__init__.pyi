@@ -48,6 +48,11 @@ from .errors import PlanSyntaxError as PlanSyntaxError
 from .errors import StabilityError as StabilityError
 from .io.deferred import example_plan as example_plan
 from .io.deferred import read_plan as read_plan
+from .io.metrics import MetricsHistogram as MetricsHistogram
+from .io.metrics import MetricsSeries as MetricsSeries
+from .io.metrics import StepMeans as StepMeans
+from .io.metrics import read_metrics as read_metrics
+from .io.metrics import step_means as step_means
 from .io.traces import read_trace as read_trace
 from .model import catalog as catalog
 from .model import iteration as iteration
@@ -65,6 +70,12 @@ from .model.replica import Replica as Replica
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
+from .monitor.capacity import KnownCapacity as KnownCapacity
+from .monitor.forecast import Overflow as Overflow
+from .monitor.result import Overload as Overload
+from .monitor.result import WatchPoint as WatchPoint
+from .monitor.result import WatchReport as WatchReport
+from .monitor.watch import watch as watch
 from .report import html_report as html_report
 from .sim.barrier import BarrierResult as BarrierResult
 from .sim.barrier import simulate_barrier as simulate_barrier

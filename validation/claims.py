@@ -12,5 +12,6 @@ from . import (  # noqa: F401
     routing,
     schedulers,
     tuning,
+    watch,
 )
 from .peers import compare  # noqa: F401

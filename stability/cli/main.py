@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": "Many plans and seeds at once, in parallel and resumable.",
     "fit": "A step-time law, or lengths, from measurements, with what they leave uncertain.",
     "trace": "What a request trace says about its traffic.",
+    "watch": "Load, headroom, verdict and time to overflow of a server, from its metrics.",
     "catalog": "Known GPUs, models, workloads and step-time laws.",
     "init": "A plan from a few questions.",
     "schema": "The JSON Schema of plan files, and example plans.",
