@@ -47,6 +47,7 @@ from .model.fleet import Link as Link
 from .model.fleet import Pool as Pool
 from .model.iteration import IterationTime as IterationTime
 from .model.replica import Replica as Replica
+from .model.sessions import Sessions as Sessions
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload

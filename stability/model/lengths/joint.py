@@ -69,12 +69,15 @@ class AtomPart:
         The pairs, tokens.
     probabilities : (n,) array or None
         Probability of each pair within the component; None if all are equally likely.
+    cached_prefix_tokens : (n,) array of int or None
+        Prompt tokens of each that are known to be in the prefix cache.
     """
 
     weight: float
     prompt_tokens: IntArray
     output_tokens: IntArray
     probabilities: FloatArray | None
+    cached_prefix_tokens: IntArray | None = None
 
     def mean(self, function: PairFunction) -> float:
         """E[f(s, o)] for f = `function`, over the pairs."""
@@ -99,6 +102,11 @@ class Lengths(ABC):
     @abstractmethod
     def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
         """`size` independent pairs. Two arrays of shape (size,): prompt tokens, output tokens."""
+
+    def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """The same with a third array: prompt tokens known to be in the prefix cache."""
+        prompt, output = self.sample(size, rng)
+        return prompt, output, np.zeros(size, dtype=np.int64)
 
     @property
     @abstractmethod
@@ -207,12 +215,17 @@ class Empirical(Lengths):
     ----------
     prompt_tokens, output_tokens : (n,) array_like of int, >= 1
         The observed pairs, in arrival order.
+    cached_prefix_tokens : (n,) array_like of int, >= 0, optional
+        Leading prompt tokens of each known to be in the prefix cache, tokens.
     """
 
     prompt_tokens: IntArray
     output_tokens: IntArray
+    cached_prefix_tokens: IntArray | None
 
-    def __init__(self, prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> None:
+    def __init__(
+        self, prompt_tokens: ArrayLike, output_tokens: ArrayLike, cached_prefix_tokens: ArrayLike | None = None
+    ) -> None:
         prompt = token_array("prompt_tokens", prompt_tokens)
         output = token_array("output_tokens", output_tokens)
         if len(prompt) != len(output):
@@ -221,8 +234,16 @@ class Empirical(Lengths):
             )
         if len(prompt) == 0:
             raise InputError("the trace is empty, must hold at least one request. Check the file or the filter.")
+        cached = None
+        if cached_prefix_tokens is not None:
+            cached = token_array("cached_prefix_tokens", cached_prefix_tokens, least=0)
+            if len(cached) != len(prompt):
+                raise InputError(
+                    f"{len(cached)} cached_prefix_tokens but {len(prompt)} prompts, must be as many. Give one a request."
+                )
         object.__setattr__(self, "prompt_tokens", prompt)
         object.__setattr__(self, "output_tokens", output)
+        object.__setattr__(self, "cached_prefix_tokens", cached)
 
     def __repr__(self) -> str:
         return (
@@ -234,11 +255,16 @@ class Empirical(Lengths):
         return len(self.prompt_tokens)
 
     def parts(self) -> tuple[Part, ...]:
-        return (AtomPart(1.0, self.prompt_tokens, self.output_tokens, None),)
+        return (AtomPart(1.0, self.prompt_tokens, self.output_tokens, None, self.cached_prefix_tokens),)
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        prompt, output, _ = self.sample_cached(size, rng)
+        return prompt, output
+
+    def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
         rows = rng.integers(len(self), size=size)
-        return self.prompt_tokens[rows], self.output_tokens[rows]
+        cached = np.zeros(size, dtype=np.int64) if self.cached_prefix_tokens is None else self.cached_prefix_tokens[rows]
+        return self.prompt_tokens[rows], self.output_tokens[rows], cached
 
     @cached_property
     def _maxima(self) -> tuple[float, float, float]:
@@ -297,7 +323,13 @@ class Mixture(Lengths):
                     found.append(ProductPart(share * part.weight, part.prompt, part.output))
                 else:
                     found.append(
-                        AtomPart(share * part.weight, part.prompt_tokens, part.output_tokens, part.probabilities)
+                        AtomPart(
+                            share * part.weight,
+                            part.prompt_tokens,
+                            part.output_tokens,
+                            part.probabilities,
+                            part.cached_prefix_tokens,
+                        )
                     )
         return tuple(found)
 
@@ -407,15 +439,17 @@ def _normal_nodes(count: int) -> tuple[FloatArray, FloatArray]:
     return z, weights / weights.sum()
 
 
-def token_array(name: str, tokens: ArrayLike) -> IntArray:
+def token_array(name: str, tokens: ArrayLike, *, least: int = 1) -> IntArray:
     """Lengths as a read-only array.
 
     Parameters
     ----------
     name : str
         What the array is, for messages.
-    tokens : (n,) array_like of whole numbers >= 1
+    tokens : (n,) array_like of whole numbers >= least
         Lengths, tokens.
+    least : int
+        Smallest that makes sense.
 
     Returns
     -------
@@ -440,11 +474,11 @@ def token_array(name: str, tokens: ArrayLike) -> IntArray:
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(f"{name}[{row}] = {raw[row]}, must be a whole number of tokens. Correct or drop the row.")
-    bad = (raw < 1) | (raw > MAX_TOKENS)
+    bad = (raw < least) | (raw > MAX_TOKENS)
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(
-            f"{name}[{row}] = {raw[row]}, must be between 1 and {MAX_TOKENS} tokens. Correct or drop the row."
+            f"{name}[{row}] = {raw[row]}, must be between {least} and {MAX_TOKENS} tokens. Correct or drop the row."
         )
     array = raw.astype(np.int64, copy=True)
     array.flags.writeable = False
