@@ -115,9 +115,9 @@ class Sessions:
             raise InputError(
                 f"limit_tokens = {self.limit_tokens}, must be >= {first:g}, what a first turn may take. Raise the limit."
             )
-        if self._longest_prompt > MOST_TOKENS:
+        if self.longest_prompt_tokens > MOST_TOKENS:
             raise InputError(
-                f"prompts reach {self._longest_prompt} tokens, must stay within {MOST_TOKENS}. "
+                f"prompts reach {self.longest_prompt_tokens} tokens, must stay within {MOST_TOKENS}. "
                 "Give limit_tokens or fewer turns."
             )
 
@@ -128,7 +128,7 @@ class Sessions:
         )
 
     @property
-    def _longest_prompt(self) -> int:
+    def longest_prompt_tokens(self) -> int:
         """Longest prompt of any turn, tokens."""
         system, each = max(self.system_prompt_tokens), self.new_tokens.max_tokens + self.output.max_tokens
         whole = system + self.turns.max_tokens * each - self.output.max_tokens
@@ -152,7 +152,7 @@ class Sessions:
     @cached_property
     def lengths(self) -> Independent:
         """Joint law of the prompt and output of an arriving turn: the two are independent."""
-        table = np.zeros(self._longest_prompt + 1)
+        table = np.zeros(self.longest_prompt_tokens + 1)
         for system, share in self.system_groups:
             for law in turn_laws(self, system):
                 table[system : system + len(law)] += share * law
@@ -195,12 +195,10 @@ def turn_laws(sessions: Sessions, system_tokens: int) -> Iterator[FloatArray]:
 
     A session goes on after turn k with the hazard of the law of turns, if the next prompt stays within the limit.
     """
-    room = sessions._longest_prompt - system_tokens
-    if sessions.limit_tokens is not None:
-        room = min(room, sessions.limit_tokens - int(sessions.output.max_tokens) - system_tokens)
+    room = private_room(sessions, system_tokens)
     law = dense(sessions.new_tokens)
     step = convolve(law, dense(sessions.output))
-    for goes_on in itertools.chain(_hazards(sessions.turns), itertools.repeat(0.0)):
+    for goes_on in itertools.chain(hazards(sessions.turns), itertools.repeat(0.0)):
         yield read_only(law)
         law = goes_on * convolve(law, step)[: room + 1]
         if law.sum() < LEAST_MASS:
@@ -223,7 +221,15 @@ def convolve(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.maximum(np.fft.irfft(np.fft.rfft(a, padded) * np.fft.rfft(b, padded), padded)[:size], 0.0)
 
 
-def _hazards(turns: Length) -> Iterator[float]:
+def private_room(sessions: Sessions, system_tokens: int) -> int:
+    """Longest prompt of a session with that system prompt, without it, tokens."""
+    room = sessions.longest_prompt_tokens - system_tokens
+    if sessions.limit_tokens is None:
+        return room
+    return min(room, sessions.limit_tokens - int(sessions.output.max_tokens) - system_tokens)
+
+
+def hazards(turns: Length) -> Iterator[float]:
     """P(N > k | N >= k) for k = 1, 2, ..."""
     mass = dense(turns)[1:]
     reached = mass[::-1].cumsum()[::-1]
