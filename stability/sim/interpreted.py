@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._types import FloatArray
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
 from .kernels.state import LOG_COLUMNS, LOGGED, OWED, Arrivals
@@ -102,8 +103,13 @@ class InterpretedRun(Run):
             output_tokens=int(arrivals.output_tokens[i]),
             max_output_tokens=int(arrivals.max_output_tokens[i]),
             request_class=int(arrivals.request_class[i]),
+            cached_prefix_tokens=int(arrivals.cached_prefix_tokens[i]),
         )
-        r = choose(self.router, self.servers, job, arrivals.uniforms[i], self.shares)
+        self._join(job, arrivals.uniforms[i], now_s)
+
+    def _join(self, job: ReferenceRequest, uniforms: FloatArray, now_s: float) -> None:
+        """Route `job` and put it into a queue."""
+        r = choose(self.router, self.servers, job, uniforms, self.shares)
         # Its replica may lag behind where the router looks at none: steps that start before now come first.
         if not self.concurrency:
             self._advance_one(r, now_s)

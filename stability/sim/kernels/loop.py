@@ -8,7 +8,7 @@ from ..._types import FloatArray
 from ..domain import MIXED
 from ._jit import kernel
 from .residency import blocks
-from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
+from .routing import POWER_OF_TWO, SHORTEST_QUEUE, least, static_choice, two_candidates
 from .separate import begin_separate_step
 from .span import decode_span
 from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
@@ -78,6 +78,8 @@ def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) 
     request.generated = 0
     request.preemptions = 0
     request.kept_blocks = 0
+    most = min(arrivals.cached_prefix_tokens[i], request.prompt_tokens - 1)
+    request.found_tokens = most // s.block_size * s.block_size if most > 0 else 0
     push_back(machine, s, place, now_s)
     machine.requests[r] += 1
     machine.tokens[r] += request.prompt_tokens
@@ -108,7 +110,7 @@ def run_open(machine: Machine, arrivals: Arrivals, router: int, shares: FloatArr
         else:
             if not advance_all(machine, now_s):
                 return i
-            r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+            r = least(machine.requests if router == SHORTEST_QUEUE else machine.tokens)
         enqueue(machine, r, arrivals, i, now_s)
     return len(arrivals.arrival_s)
 
@@ -140,7 +142,7 @@ def run_closed(
                 low, high = two_candidates(count, arrivals.uniforms[i])
                 r = high if machine.requests[high] < machine.requests[low] else low
             elif r == NONE:
-                r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+                r = least(machine.requests if router == SHORTEST_QUEUE else machine.tokens)
             enqueue(machine, r, arrivals, i, machine.now_s[0])
             registers[OWED] -= 1
             i += 1

@@ -111,7 +111,7 @@ class PrefixCacheReplica(ReferenceReplica):
         budget = self.limits.max_tokens - sum(tokens for _, tokens in self._scheduled)
         while self.waiting and budget > 0 and len(self.running) < self.limits.max_seqs:
             request = self.waiting[0]
-            found = self._found(request)
+            found = max(self._found(request), self._known_hit(request))
             tokens = min(request.known_tokens - found, budget)
             if not self._fits(request, found + tokens):
                 return
@@ -122,7 +122,7 @@ class PrefixCacheReplica(ReferenceReplica):
             request.computed = found + tokens
             request.prefilling = True
             if math.isnan(request.admitted_s):
-                request.admitted_s = now_s
+                request.admitted_s, request.found_tokens = now_s, found
             self._scheduled.append((request, tokens))
             self._settle()
             budget -= tokens
