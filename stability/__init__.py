@@ -81,5 +81,9 @@ from .theory.latency import latency as latency
 from .theory.latency import rate_within as rate_within
 from .theory.levers import levers as levers
 from .theory.levers import replicas_needed as replicas_needed
+from .theory.prefix_analysis import prefix_equilibria as prefix_equilibria
+from .theory.prefix_report import CacheEquilibrium as CacheEquilibrium
+from .theory.prefix_report import PoolPrefixes as PoolPrefixes
+from .theory.prefix_report import PrefixReport as PrefixReport
 from .theory.report import PoolReport as PoolReport
 from .theory.report import StabilityReport as StabilityReport

@@ -31,8 +31,9 @@ from .fluctuations import Ages
 from .moments import Demand
 from .prefill import prefill_wait
 from .readings import like_engine, stand_in
+from .prefix_analysis import settled, unsettled
 from .report import PoolReport
-from .solve import Solution, solve
+from .solve import Solution, computed_mix, solve
 from .steps import PromptLaw, prompt_law
 
 RATE_TOLERANCE = 1e-3
@@ -144,6 +145,9 @@ def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> Lat
     """
     check_choice("wait", wait, ("diffusion", "gaussian"))
     steady = workload.averaged()
+    if unsettled([item for item in steady.classes if item.mean_rate_per_s > 0]):
+        parts = [latency(alone, at_hits, wait=wait) for alone, at_hits in settled(fleet, steady)]
+        return _over_pools([part.pools[0] for part in parts])
     report = analyze(fleet, steady)
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
@@ -159,6 +163,10 @@ def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> Lat
         found.append(
             PoolLatency(**{name: getattr(same, name) for name in same.__slots__ if name != "name"}, name=pool.name)
         )
+    return _over_pools(found)
+
+
+def _over_pools(found: Sequence[PoolLatency]) -> LatencyReport:
     return LatencyReport(
         pools=tuple(found),
         itl_s=max(pool.itl_s for pool in found),
@@ -248,7 +256,7 @@ def _pool_latency(
     )
     kv_var, claim_var, running_var = ages.variances(lam, at.iteration_s)
     claimed = lam * at.iteration_s * demand[Demand.VOLUME if evicts else Demand.RESERVED]
-    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+    prompts = prompt_law(*computed_mix(classes, mix, replica.engine.block_size))
     decodes = min(lam * at.iteration_s * demand[Demand.DECODE], room[1])
     prefill = prefill_wait(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
     usage = _Usage(float(claimed), at.kv_occupancy * float(room[0]), claim_var, at.running_mean, running_var)
@@ -318,8 +326,9 @@ def _diffusion_wait(
     demand, capacity, engine = solved.demand[row], float(solved.capacity[row]), replica.engine
     room = capacities(replica)
     if evicts:
-        s, p = prompts.values, prompts.probabilities
-        left_over = dot(p, s.astype(np.float64) ** 2) / (2 * demand[Demand.PREFILL])
+        whole = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+        s, p = whole.values.astype(np.float64), whole.probabilities
+        left_over = dot(p, s**2) / (2 * dot(p, s))
     else:
         left_over = demand[Demand.LIMIT_SQUARE] / (2 * demand[Demand.LIMIT])
     stretched = lam / max(1 - lam * float(work_s(coefficients, demand)), 1e-9)

@@ -55,6 +55,9 @@ GRID = 160
 REFINE = 3
 """Times a bracket is divided again, by `GRID`."""
 
+MOST_PER_S = 1e9
+"""Rate beyond which nothing is taken to bind."""
+
 LONGEST_S = 1e8
 """Longest residence time looked at, s."""
 
@@ -159,7 +162,7 @@ class PrefixCache:
             work = np.minimum(rate_per_s * conditions.work_s(self.coefficients, demand), 1 - 1e-9)
             iteration = self.coefficients[0] / (1 - work)
             updated = iteration * demand[:, Demand.ITERATIONS]
-            if np.allclose(updated, resident_s, rtol=1e-9, atol=0):
+            if np.allclose(updated, resident_s, rtol=1e-6, atol=0):
                 break
             resident_s = (resident_s + updated) / 2
         point = operating_point(np.broadcast_to(self.coefficients, (len(time), 5)), demand, np.full(len(time), rate_per_s))
@@ -184,6 +187,26 @@ class PrefixCache:
             kept_tokens=kept,
             load=load,
         )
+
+    @property
+    def prompt_tokens(self) -> float:
+        """Mean prompt, tokens."""
+        return math.fsum(
+            share * item.lengths.prompt_mean_tokens
+            for share, item in zip(self.mix.tolist(), self.classes, strict=True)
+        )
+
+    def conversation_hits(self, state: CacheState) -> FloatArray:
+        """Chance that a turn after the first finds its conversation, at whatever lag."""
+        found, chances = iter(state.found), np.zeros_like(state.residence_s)
+        later = 0.0
+        for share, turns in zip(self.mix.tolist(), self.turns, strict=True):
+            if turns is None:
+                continue
+            weight = share * turns.table.weight.sum(axis=0)
+            chances += next(found) @ weight[1:]
+            later += float(weight[1])
+        return chances / later if later > 0 else chances
 
     def excess_tokens(self, rate_per_s: float, residence_s: FloatArray) -> FloatArray:
         """A + O - M, tokens; infinite where a resource is overloaded."""
@@ -226,13 +249,15 @@ class PrefixCache:
         low, high = 0.0, 1.0
         while (self.excess_tokens(high, residence_s) <= 0).any():
             low, high = high, 2 * high
+            if high > MOST_PER_S:
+                return math.inf
         for _ in range(40):
             middle = (low + high) / 2
             if (self.excess_tokens(middle, residence_s) <= 0).any():
                 low = middle
             else:
                 high = middle
-            if high - low < 1e-5 * high:
+            if high - low < 1e-4 * high:
                 break
         return low
 
