@@ -87,6 +87,12 @@ class RequestClass:
             return self.rate_per_s.mean_per_s
         return float(self.rate_per_s)
 
+    @property
+    def finds_prefixes(self) -> bool:
+        """Whether its requests may find prompt tokens in the prefix cache."""
+        known = bool(self.cached_prefix_tokens) or getattr(self.lengths, "cached_prefix_tokens", None) is not None
+        return known or self.sessions is not None
+
     def rate_at(self, time_s: ArrayLike) -> FloatArray:
         """Arrival rate at each instant of `time_s`, 1/s."""
         if isinstance(self.rate_per_s, RateSchedule):

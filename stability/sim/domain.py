@@ -129,10 +129,7 @@ def replicas_of(fleet: Fleet) -> tuple[list[Replica], IntArray]:
 
 def check_prefixes(fleet: Fleet, workload: Workload) -> None:
     """Raise a `NotModelledError` where a scheduler of its own would meet prefixes known to be cached, or sessions."""
-    known = workload.has_sessions or any(
-        item.cached_prefix_tokens or getattr(item.lengths, "cached_prefix_tokens", None) is not None
-        for item in workload.classes
-    )
+    known = any(item.finds_prefixes for item in workload.classes)
     for pool in fleet.pools:
         policy = limits_of(pool.replica).scheduler
         if known and policy is not None:

@@ -164,9 +164,7 @@ def _with_sessions(
 
 def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
     """Refuse what is not modelled or cannot be served; return the assumptions made."""
-    known = any(
-        item.cached_prefix_tokens or getattr(item.lengths, "cached_prefix_tokens", None) is not None for item in classes
-    )
+    known = any(item.finds_prefixes and item.sessions is None for item in classes)
     notes = ["arrivals of a pool are split evenly over its replicas", "requests of a class are independent"]
     if known:
         notes.append("prefixes known to be cached are found, whatever else the cache holds")

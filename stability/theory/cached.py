@@ -31,7 +31,7 @@ def behind(demand: FloatArray, first: ArrayLike, second: ArrayLike) -> FloatArra
 
     Parameters
     ----------
-    demand : (14, ...) ndarray
+    demand : (15, ...) ndarray
         Mean demand of (x, o), or of each such request.
     first, second : array_like
         E[c] and E[c**2], tokens and tokens**2; c independent of (x, o), or given for each request.
@@ -56,6 +56,7 @@ def behind(demand: FloatArray, first: ArrayLike, second: ArrayLike) -> FloatArra
     for held in (Demand.VOLUME, Demand.LEAST_VOLUME, Demand.RESERVED):
         moved[held] += c * n
     moved[Demand.LIMIT] += c
+    moved[Demand.PROMPT] += c
     moved[Demand.LIMIT_SQUARE] += 2 * c * demand[Demand.LIMIT] + c2
     moved[Demand.PREFILL_HELD] += c * x
     moved[Demand.CONTEXT_HELD] += c * (demand[Demand.PREFILL_HELD] + demand[Demand.CONTEXT]) + c2 * x

@@ -261,7 +261,7 @@ def _pool_latency(
     prefill = prefill_wait(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
     usage = _Usage(float(claimed), at.kv_occupancy * float(room[0]), claim_var, at.running_mean, running_var)
     if wait == "gaussian":
-        arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
+        arriving = demand[Demand.PROMPT] + (0.0 if evicts else demand[Demand.DECODE] + 1)
         slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
         waits = _gaussian_wait(usage, room, replica.watermark_tokens + arriving, at, demand, slots)
         mean_s = prefill.mean_s + waits.probability * waits.mean_s

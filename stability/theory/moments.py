@@ -51,6 +51,8 @@ class Demand(IntEnum):
     """Sum over its prefill chunks of attention work * KV held, tokens**3."""
     READ_HELD = 13
     """Sum over its decodes of the square of the KV held, tokens**2."""
+    PROMPT = 14
+    """s: prompt tokens, found in the prefix cache or not."""
 
 
 N_DEMANDS = len(Demand)
@@ -65,9 +67,9 @@ class Moments:
 
     Attributes
     ----------
-    mean : (14,) ndarray
+    mean : (15,) ndarray
         E of each `Demand`.
-    covariance : (14, 14) ndarray or None
+    covariance : (15, 15) ndarray or None
         Covariance of a request's demands, for observed lengths.
     samples : int
         Observed requests behind the means; 0 for an exact law.
@@ -126,14 +128,14 @@ def demands(
     max_output_tokens: int | None = None,
     cached_prefix_tokens: IntArray | None = None,
 ) -> FloatArray:
-    """The demand of each given request. Shape (14, n)."""
+    """The demand of each given request. Shape (15, n)."""
     if cached_prefix_tokens is not None:
         c = found_tokens(prompt_tokens, cached_prefix_tokens, block_size)
         table = demands(prompt_tokens - c, output_tokens, budget, block_size, max_output_tokens)
         return behind(table, c, c.astype(np.float64) ** 2)
     s, o = prompt_tokens, output_tokens
     table = np.empty((N_DEMANDS, len(s)))
-    table[Demand.PREFILL] = s
+    table[Demand.PREFILL] = table[Demand.PROMPT] = s
     table[Demand.DECODE] = o - 1
     table[Demand.READ] = footprint.reads(s, o)
     table[Demand.CONTEXT] = table[Demand.PREFILL] ** 2 / 2
@@ -155,7 +157,7 @@ def demands(
 
 
 def mean_over(parts: Iterable[Moments], shares: FloatArray) -> FloatArray:
-    """Mean demand of a mix of classes with the given shares. Shape (14,)."""
+    """Mean demand of a mix of classes with the given shares. Shape (15,)."""
     return np.asarray(sum(share * item.mean for share, item in zip(shares, parts, strict=True)))
 
 
@@ -241,7 +243,7 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
         reserved = dot(ps, limit * count) + limit1 * d1
 
     mean = np.empty(N_DEMANDS)
-    mean[Demand.PREFILL] = s1
+    mean[Demand.PREFILL] = mean[Demand.PROMPT] = s1
     mean[Demand.DECODE] = d1
     mean[Demand.READ] = d1 * s1 + (d2 + d1) / 2
     mean[Demand.CONTEXT] = s2 / 2

@@ -69,7 +69,7 @@ class CacheState:
     Attributes
     ----------
     residence_s : ndarray
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request.
     found : tuple of (n, J) ndarray
         By class of sessions: chance of each lag.

@@ -93,7 +93,7 @@ def gated(
     replicas : sequence of Replica
     coefficients : (n, 5) ndarray
         Step-time laws, or tangents.
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request at each.
     limits : (n, 3) ndarray
         KV tokens, slots, token budget.

@@ -163,7 +163,8 @@ class StabilityReport:
         low, high = self.capacity_interval
         sampled = high > low * (1 + 1e-9)
         interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
-        where = " at capacity" if self.load >= 1 else ""
+        warm = self.prefixes is not None and any(p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool)
+        where = " at capacity" if self.load >= 1 and not warm else ""
         found = [
             ("verdict", str(self.verdict)),
             ("because", self.reason),

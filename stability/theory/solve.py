@@ -69,7 +69,7 @@ class Solution:
 
     Attributes
     ----------
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of the mix.
     coefficients : (n, 5) ndarray
         Step-time law, or the tangent to its mean with the binding resource full.
@@ -295,7 +295,7 @@ def _crowded(
 def _few_fit(demand: FloatArray, free: FloatArray, limits: FloatArray) -> BoolArray:
     """Where a typical resident request takes much of the cache, or a block much of a request."""
     typical = demand[:, Demand.LIMIT_SQUARE] / demand[:, Demand.LIMIT]
-    coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PREFILL] + demand[:, Demand.DECODE])
+    coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PROMPT] + demand[:, Demand.DECODE])
     binds = demand[:, Demand.RESERVED] / free > 0.5 * demand[:, Demand.ITERATIONS] / limits[:, Resource.BATCH_SLOTS]
     return np.asarray(((typical > FEW_FIT * free) | coarse) & binds)
 

@@ -36,7 +36,7 @@ class TurnDemand:
     ----------
     weight : (groups, J + 1) ndarray
         Share of all turns that have at least j before them.
-    alone, with_system, history : (groups, J + 1, 14) ndarray
+    alone, with_system, history : (groups, J + 1, 15) ndarray
         Demands a^0, a^S, a^H, each times its weight; history has none at j = 0.
     kept_tokens : (groups, J + 1) ndarray
         Whole blocks of conversation, without the system prompt, that turns with at least j after them leave behind, times weight.
@@ -68,10 +68,10 @@ class TurnDemand:
 
         Returns
         -------
-        (..., 14) ndarray
+        (..., 15) ndarray
         """
         q = system[..., None, None]
-        base = q * self.with_system + (1 - q) * self.alone  # (..., groups, J + 1, 14)
+        base = q * self.with_system + (1 - q) * self.alone  # (..., groups, J + 1, 15)
         later = (found[..., None, :, None] * (self.history[:, 1:] - base[..., 1:, :])).sum(axis=-2)
         return np.asarray((base[..., 0, :] + later).sum(axis=-2))
 
