@@ -10,11 +10,10 @@ Independent of each other: numbers of turns, user tokens, outputs, think times.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -190,7 +189,8 @@ class Tabulated(Length):
         return values, self.weights[values] / self.weights[values].sum()
 
 
-def turn_laws(sessions: Sessions, system_tokens: int) -> Iterator[FloatArray]:
+@lru_cache(maxsize=8)
+def turn_laws(sessions: Sessions, system_tokens: int) -> tuple[FloatArray, ...]:
     """For k = 1, 2, ...: P(turn k happens and its prompt is S + d) for d = 0, 1, ..., for sessions with S = `system_tokens`.
 
     A session goes on after turn k with the hazard of the law of turns, if the next prompt stays within the limit.
@@ -198,11 +198,13 @@ def turn_laws(sessions: Sessions, system_tokens: int) -> Iterator[FloatArray]:
     room = private_room(sessions, system_tokens)
     law = dense(sessions.new_tokens)
     step = convolve(law, dense(sessions.output))
-    for goes_on in itertools.chain(hazards(sessions.turns), itertools.repeat(0.0)):
-        yield read_only(law)
+    laws = [read_only(law)]
+    for goes_on in hazards(sessions.turns):
         law = goes_on * convolve(law, step)[: room + 1]
         if law.sum() < LEAST_MASS:
-            return
+            break
+        laws.append(read_only(law))
+    return tuple(laws)
 
 
 def dense(law: Length) -> FloatArray:

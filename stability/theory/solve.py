@@ -190,7 +190,7 @@ def _solve_distinct(
     upper = conditions.affine_capacity(coefficients, demand, least[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():
         upper[row] = envelope.upper_bound(replicas[row].iteration, least[row], limits[row])
-    gates = gated(replicas, coefficients, demand, limits, *_mix(classes, mix))
+    gates = gated(replicas, coefficients, demand, limits, *_mix(classes, mix), prompts=prompts)
     coefficients = gates.coefficients
     capacity = np.where(evicts, gates.capacity, conditions.affine_capacity(coefficients, demand, shares))
     # The share of memory at which the flow balance gives the gate's capacity, so that its load there is 1.

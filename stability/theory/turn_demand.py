@@ -106,7 +106,7 @@ def turn_demand(
     max_output_tokens : int, optional
         Output limit that reservation sets aside.
     """
-    groups = [_Group(sessions, system, share, lags, block_size) for system, share in sessions.system_groups]
+    groups = _groups(sessions, lags, block_size)
     shape = (len(groups), lags + 1)
     weight, kept = np.zeros(shape), np.zeros(shape)
     alone, with_system, history = (np.zeros((*shape, N_DEMANDS)) for _ in range(3))
@@ -145,6 +145,11 @@ def turn_demand(
     )
 
 
+@lru_cache(maxsize=32)
+def _groups(sessions: Sessions, lags: int, block_size: int) -> list[_Group]:
+    return [_Group(sessions, system, share, lags, block_size) for system, share in sessions.system_groups]
+
+
 class _Group:
     """Laws of the sessions with one length of system prompt, as shares of all turns.
 
@@ -158,30 +163,28 @@ class _Group:
         output, user = dense(sessions.output), dense(sessions.new_tokens)
         room = private_room(sessions, system)
         within = np.cumsum(user)
-        masses = [scale * float(law.sum()) for law in turn_laws(sessions, system)]
+        laws = turn_laws(sessions, system)
+        masses = [float(law.sum()) for law in laws]
         turns = list(hazards(sessions.turns))
         self.prompts = [np.zeros(room + 1) for _ in range(lags + 1)]
         self.kept, self.kept_square = np.zeros(lags + 1), np.zeros(lags + 1)
         residues = np.zeros((lags + 1, block_size))
-        for k, law in enumerate(turn_laws(sessions, system)):  # turn k + 1
-            for j in range(min(k, lags) + 1):
-                self.prompts[j][: len(law)] += scale * law
-            said = convolve(scale * law, output)  # prompt and output, without the system prompt
-            y = np.arange(len(said))
-            whole = np.maximum((system + y - 1) // block_size * block_size, 0).astype(np.float64)
-            for j in range(lags + 1):
-                if k + j >= len(masses):
-                    break
+        y = np.arange(room + len(output))  # prompt and output, without the system prompt
+        whole = np.maximum((system + y - 1) // block_size * block_size, 0).astype(np.float64)
+        reach = room - y
+        fits = np.where(reach >= 0, within[np.clip(reach, 0, len(within) - 1)], 0.0)  # that the next prompt is within the limit
+        for j in range(lags + 1):
+            before = np.zeros(room + 1)  # prompts that another follows, j turns later
+            for k, law in enumerate(laws):  # turn k + 1
+                if k >= j:
+                    self.prompts[j][: len(law)] += scale * law
                 if j == 0:
-                    stays = said
-                elif j == 1:
-                    reach = np.clip(room - y, -1, len(within) - 1)
-                    stays = turns[k] * said * np.where(reach >= 0, within[np.maximum(reach, 0)], 0.0)
-                else:
-                    stays = stays * (masses[k + j] / masses[k + j - 1])
-                self.kept[j] += float(stays @ whole)
-                self.kept_square[j] += float(stays @ whole**2)
-                residues[j] += np.bincount((system + y - 1) % block_size, weights=stays, minlength=block_size)
+                    before[: len(law)] += scale * law
+                elif k + j < len(laws):
+                    before[: len(law)] += scale * turns[k] * masses[k + j] / masses[k + 1] * law
+            stays = convolve(before, output) * (fits if j else 1.0)
+            self.kept[j], self.kept_square[j] = float(stays @ whole), float(stays @ whole**2)
+            residues[j] = np.bincount((system + y - 1) % block_size, weights=stays, minlength=block_size)
         self.computed: list[FloatArray] = [np.zeros(1)]
         between = np.ones(1)
         for j in range(1, lags + 1):
