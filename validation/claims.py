@@ -5,6 +5,7 @@ from . import (  # noqa: F401
     evictions,
     fluid,
     matrix,
+    prefix,
     published,
     real_runs,
     routers,

@@ -147,7 +147,7 @@ def fleet_rows(
     check_rate(workload)
     check_choice("rows", rows, KINDS)
     classes = list(workload.classes)
-    _check_modelled(fleet, classes)
+    _check_modelled(fleet)
     index: dict[Replica, int] = {}
     type_of = np.array([index.setdefault(pool.replica, len(index)) for pool in fleet.pools])
     types = tuple(index)
@@ -210,7 +210,7 @@ def _watermark(replica: Replica) -> float:
     return engine.watermark if engine.scheduler is None else float(getattr(engine.scheduler, "watermark", 0.0))
 
 
-def _check_modelled(fleet: Fleet, classes: Sequence[RequestClass]) -> None:
+def _check_modelled(fleet: Fleet) -> None:
     for pool in fleet.pools:
         if pool.role != "mixed" or pool.coupling != "independent":
             raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no region yet.")

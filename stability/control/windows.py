@@ -98,7 +98,9 @@ def _windows(
 ) -> Windows:
     for item in classes:
         if item.finds_prefixes:
-            raise NotModelledError(f"class {item.name!r} finds prefixes in the cache, which admission control does not take in.")
+            raise NotModelledError(
+                f"class {item.name!r} finds prefixes in the cache, which admission control does not take in."
+            )
     come = rates.max(axis=0) > 0
     return Windows(
         classes=tuple(item for item, here in zip(classes, come.tolist(), strict=True) if here),

@@ -120,9 +120,8 @@ def _turns(item: RequestClass, count: int, sizes: np.random.Generator, pauses: n
 
 def _merged(times: FloatArray, which: IntArray, parts: list[_Turns]) -> DrawnSessions:
     """The classes' sessions in the order of their starts."""
-    if len(parts) == 1:
-        system, shared, turns, *columns = parts[0]
-    else:
+    system, shared, turns, prompt, output, cached, think_s = parts[0]
+    if len(parts) > 1:
         place = np.argsort(which, kind="stable")  # the sessions of each class in turn
         system, shared, turns = (np.concatenate([part[i] for part in parts]) for i in range(3))
         begin = np.concatenate(([0], np.cumsum(turns)))
@@ -130,15 +129,16 @@ def _merged(times: FloatArray, which: IntArray, parts: list[_Turns]) -> DrawnSes
         order[place] = np.arange(len(which))
         rows = np.concatenate([np.arange(begin[i], begin[i + 1]) for i in order.tolist()])
         system, shared, turns = system[order], shared[order], turns[order]
-        columns = [np.concatenate([part[i] for part in parts])[rows] for i in range(3, 7)]
+        prompt, output, cached = (np.concatenate([part[i] for part in parts])[rows] for i in range(3, 6))
+        think_s = np.concatenate([part[6] for part in parts])[rows]
     return DrawnSessions(
         start_s=times,
         request_class=which,
         system_prompt=system,
         shared_tokens=shared,
         first=np.concatenate(([0], np.cumsum(turns))),
-        prompt_tokens=columns[0],
-        output_tokens=columns[1],
-        cached_prefix_tokens=columns[2],
-        think_s=columns[3],
+        prompt_tokens=prompt,
+        output_tokens=output,
+        cached_prefix_tokens=cached,
+        think_s=think_s,
     )

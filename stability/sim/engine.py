@@ -14,8 +14,8 @@ from ..errors import InputError, NotModelledError, check_choice, check_integer, 
 from ..model.arrivals import Replay
 from ..model.fleet import Fleet
 from ..model.requests import draw_blocks
-from ..model.turns import draw_sessions
 from ..model.streams import RandomState, Stream, generator, seed_sequence
+from ..model.turns import draw_sessions
 from ..model.workload import Workload
 from ..policies.balance import GroupRouter
 from ..policies.routers import Router, router_of

@@ -44,7 +44,7 @@ class Session:
     @property
     def over(self) -> bool:
         """Whether there is no next turn."""
-        return self.place >= self.drawn.first[self.row + 1]
+        return bool(self.place >= self.drawn.first[self.row + 1])
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

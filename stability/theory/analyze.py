@@ -21,8 +21,8 @@ from ..policies import Fcfs, scheduler_of
 from . import conditions
 from .conditions import BOTTLENECKS
 from .coupled import ASSUMPTION, coupled, coupled_point, worker_of
-from .moments import tail_probability
 from .hits import computed_lengths
+from .moments import tail_probability
 from .operating import OperatingPoint, law_operating_point, operating_point
 from .prefix_analysis import STAYS, SessionAnalysis, unsettled
 from .prefix_report import PrefixReport

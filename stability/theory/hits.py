@@ -91,7 +91,7 @@ def _behind(lengths: Lengths, cached: int, block_size: int) -> Lengths:
         if isinstance(part, ProductPart):
             table = dense(part.prompt)
             s = part.prompt.values
-            rest = np.bincount(s - found_tokens(s, cached, block_size), weights=table[s])
+            rest = np.bincount(s - found_tokens(s, cached, block_size), weights=table[s]).astype(np.float64)
             laws.append(Independent(Tabulated(rest), part.output))
         else:
             known = 0 if part.cached_prefix_tokens is None else part.cached_prefix_tokens

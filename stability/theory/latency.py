@@ -30,11 +30,11 @@ from .coupled import worker_of
 from .fluctuations import Ages
 from .moments import Demand
 from .prefill import prefill_wait
-from .readings import like_engine, stand_in
 from .prefix_analysis import settled, unsettled
+from .readings import like_engine, stand_in
 from .report import PoolReport
 from .solve import Solution, computed_mix, solve
-from .steps import PromptLaw, prompt_law
+from .steps import prompt_law
 
 RATE_TOLERANCE = 1e-3
 """Relative accuracy of a rate that meets a target."""
@@ -268,7 +268,7 @@ def _pool_latency(
         tail = waits.mean_s * math.log(waits.probability / 0.01) if waits.probability > 0.01 else 0.0
         p99_s = prefill.p99_s + tail
     else:
-        waits = _diffusion_wait(usage, replica, evicts, solved, row, lam, coefficients, classes, mix, prompts)
+        waits = _diffusion_wait(usage, replica, evicts, solved, row, lam, coefficients, classes, mix)
         mean_s = prefill.mean_s + waits.probability * waits.mean_s if waits.probability > 0 else prefill.mean_s
         p99_s = prefill.quantile_s(0.99, waits)
     overloaded = at.load >= 1
@@ -317,7 +317,6 @@ def _diffusion_wait(
     coefficients: FloatArray,
     classes: Sequence[RequestClass],
     mix: FloatArray,
-    prompts: PromptLaw,
 ) -> Wait:
     """The longer of the waits for memory and for slots; the token budget's is in the prefill queue.
 

@@ -165,7 +165,9 @@ class PrefixCache:
             if np.allclose(updated, resident_s, rtol=1e-6, atol=0):
                 break
             resident_s = (resident_s + updated) / 2
-        point = operating_point(np.broadcast_to(self.coefficients, (len(time), 5)), demand, np.full(len(time), rate_per_s))
+        point = operating_point(
+            np.broadcast_to(self.coefficients, (len(time), 5)), demand, np.full(len(time), rate_per_s)
+        )
         running = rate_per_s * point.iteration_s * demand[:, Demand.ITERATIONS]
         active = rate_per_s * point.iteration_s * demand[:, Demand.VOLUME] - shared
         # Loads as of a replica that is never idle.
@@ -192,8 +194,7 @@ class PrefixCache:
     def prompt_tokens(self) -> float:
         """Mean prompt, tokens."""
         return math.fsum(
-            share * item.lengths.prompt_mean_tokens
-            for share, item in zip(self.mix.tolist(), self.classes, strict=True)
+            share * item.lengths.prompt_mean_tokens for share, item in zip(self.mix.tolist(), self.classes, strict=True)
         )
 
     def conversation_hits(self, state: CacheState) -> FloatArray:
@@ -269,9 +270,7 @@ class PrefixCache:
         return [
             item
             if turns is None
-            else at_hits(
-                item, tuple(next(found)[index].tolist()), tuple(next(system)[index].tolist()), shared / weight
-            )
+            else at_hits(item, tuple(next(found)[index].tolist()), tuple(next(system)[index].tolist()), shared / weight)
             for item, turns in zip(self.classes, self.turns, strict=True)
         ]
 
@@ -301,9 +300,7 @@ class PrefixCache:
             held, chances = turns.table.kept_tokens.sum(axis=0), []
             kept += rate * held[0] * time
             for lag, returns in enumerate(self.returns, start=1):
-                hit, kept_s = reuse(
-                    time, turns.think_s, turns.think_cv, gaps=lag, between_s=(lag - 1) * resident_s
-                )
+                hit, kept_s = reuse(time, turns.think_s, turns.think_cv, gaps=lag, between_s=(lag - 1) * resident_s)
                 chances.append(returns * hit)
                 kept += rate * held[lag] * returns * (kept_s - time)
             found.append(np.stack(chances, axis=-1))

@@ -94,7 +94,9 @@ class SessionAnalysis:
         ceiling = np.minimum(best.upper_bound, (1 + PREFIX_TOLERANCE) * warm)
         return cache, replace(cold, proved=[None], upper_bound=best.upper_bound, unstable_above=ceiling), warm
 
-    def at(self, per_replica: FloatArray) -> tuple[Solution, Solution, list[list[RequestClass]], list[PoolPrefixes | None]]:
+    def at(
+        self, per_replica: FloatArray
+    ) -> tuple[Solution, Solution, list[list[RequestClass]], list[PoolPrefixes | None]]:
         """At rates of one replica of each pool, 1/s.
 
         Returns
@@ -173,9 +175,7 @@ class SessionAnalysis:
         return solve([cache.replica], classes, self.mix, self.confidence), classes, report
 
 
-def prefix_equilibria(
-    fleet: Fleet, workload: Workload, *, router: str | Router = "prefix_affinity"
-) -> PrefixReport:
+def prefix_equilibria(fleet: Fleet, workload: Workload, *, router: str | Router = "prefix_affinity") -> PrefixReport:
     """How long prefixes stay in a fleet's caches, what is found, and at which rates two equilibria exist.
 
     **Approximation**, for many sessions and stationary rates; a schedule is taken at its time average.
@@ -225,9 +225,7 @@ def prefix_equilibria(
         raise InputError("the workload has no sessions, must have some. Build it with Workload.sessions(...).")
     for pool in fleet.pools:
         if not pool.replica.engine.prefix_caching:
-            raise InputError(
-                f"pool {pool.name!r} has prefix_caching = False, must be True. Turn it on in the engine."
-            )
+            raise InputError(f"pool {pool.name!r} has prefix_caching = False, must be True. Turn it on in the engine.")
     policy = router_of(router, fleet)
     stays = isinstance(policy, PrefixAffinity)
     steady = workload.averaged()

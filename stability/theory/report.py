@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._result import Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
-
 from .prefix_report import PrefixReport
 
 if TYPE_CHECKING:
@@ -163,7 +162,9 @@ class StabilityReport:
         low, high = self.capacity_interval
         sampled = high > low * (1 + 1e-9)
         interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
-        warm = self.prefixes is not None and any(p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool)
+        warm = self.prefixes is not None and any(
+            p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool
+        )
         where = " at capacity" if self.load >= 1 and not warm else ""
         found = [
             ("verdict", str(self.verdict)),
@@ -199,10 +200,16 @@ class StabilityReport:
             return []
         (pool,) = binding
         point = pool.at
-        state = "none in a backlog: no equilibrium at this rate" if point is None else (
-            f"{percent(point.hit_rate)} of the prompt tokens, {percent(point.conversation_hits)} of the conversations"
+        state = (
+            "none in a backlog: no equilibrium at this rate"
+            if point is None
+            else (
+                f"{percent(point.hit_rate)} of the prompt tokens, {percent(point.conversation_hits)} of the conversations"
+            )
         )
-        rows = [("  with a warm cache", rate(pool.warm_capacity_per_s) + "; the capacity above is that with a cold one")]
+        rows = [
+            ("  with a warm cache", rate(pool.warm_capacity_per_s) + "; the capacity above is that with a cold one")
+        ]
         rows.append(("found in the prefix cache", state))
         if point is not None and point.residence_s < float("inf"):
             rows.append(("unused prefixes stay", seconds(point.residence_s)))

@@ -44,7 +44,9 @@ def reuse(
     >>> round(float(found), 4), round(float(kept_s), 3)
     (0.6321, 6.321)
     """
-    time, shift = np.broadcast_arrays(np.asarray(residence_s, dtype=np.float64), np.asarray(between_s, dtype=np.float64))
+    time, shift = np.broadcast_arrays(
+        np.asarray(residence_s, dtype=np.float64), np.asarray(between_s, dtype=np.float64)
+    )
     rest = np.maximum(time - shift, 0.0)
     mean = gaps * think_s
     if think_cv == 0 or think_s == 0:

@@ -185,7 +185,10 @@ def _solve_distinct(
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
 
     affine = np.array([isinstance(replica.iteration, IterationTime) for replica in replicas])
-    laws, prompts = [replica.iteration for replica in replicas], prompt_law(*computed_mix(classes, mix, replicas[0].engine.block_size))
+    laws, prompts = (
+        [replica.iteration for replica in replicas],
+        prompt_law(*computed_mix(classes, mix, replicas[0].engine.block_size)),
+    )
     coefficients = tangent_laws(laws, prompts, demand, 1 / shares.max(axis=-1), limits)
     upper = conditions.affine_capacity(coefficients, demand, least[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():

@@ -172,7 +172,9 @@ class _Group:
         y = np.arange(room + len(output))  # prompt and output, without the system prompt
         whole = np.maximum((system + y - 1) // block_size * block_size, 0).astype(np.float64)
         reach = room - y
-        fits = np.where(reach >= 0, within[np.clip(reach, 0, len(within) - 1)], 0.0)  # that the next prompt is within the limit
+        fits = np.where(
+            reach >= 0, within[np.clip(reach, 0, len(within) - 1)], 0.0
+        )  # that the next prompt is within the limit
         for j in range(lags + 1):
             before = np.zeros(room + 1)  # prompts that another follows, j turns later
             for k, law in enumerate(laws):  # turn k + 1

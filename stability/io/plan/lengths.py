@@ -217,7 +217,11 @@ class LengthsSection(Section):
         shapes = (("catalog",), ("trace", "format", "prefix_hits"), ("prompt", "output", "spearman"), ("mixture",))
         given = set(self.given()) - (set() if self.prefix_hits else {"prefix_hits"})
         fits = any(given and given <= set(shape) for shape in shapes)
-        if not fits or ("prompt" in given) != ("output" in given) or given in ({"format"}, {"spearman"}, {"prefix_hits"}):
+        if (
+            not fits
+            or ("prompt" in given) != ("output" in given)
+            or given in ({"format"}, {"spearman"}, {"prefix_hits"})
+        ):
             raise InputError(
                 f"the keys {', '.join(sorted(given)) or '(none)'}, must be a catalog name, {{trace: FILE}}, "
                 "{prompt: ..., output: ...} or {mixture: [...]}. Choose one of them."

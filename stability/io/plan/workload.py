@@ -15,8 +15,8 @@ from ..traces import Trace
 from .lengths import LengthsSection
 from .problems import Problems
 from .schedule import ScheduleSection
-from .sessions import SessionsSection
 from .section import NonNegative, PositiveRate, Rate, Section, Text, Tokens, TokensOrNone
+from .sessions import SessionsSection
 from .source import Key
 
 _REPLAY = " = 'replay', must come"
@@ -109,7 +109,9 @@ class WorkloadSection(Section):
         sessions = problems.attempt((*key, "sessions"), section.build)
         if sessions is None:
             return None
-        item = RequestClass("sessions", rate, sessions.lengths, max_output_tokens=self.max_output_tokens, sessions=sessions)
+        item = RequestClass(
+            "sessions", rate, sessions.lengths, max_output_tokens=self.max_output_tokens, sessions=sessions
+        )
         return problems.attempt(key, lambda: Workload([item], self._process()))
 
     @property

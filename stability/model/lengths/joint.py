@@ -263,7 +263,9 @@ class Empirical(Lengths):
 
     def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
         rows = rng.integers(len(self), size=size)
-        cached = np.zeros(size, dtype=np.int64) if self.cached_prefix_tokens is None else self.cached_prefix_tokens[rows]
+        cached = (
+            np.zeros(size, dtype=np.int64) if self.cached_prefix_tokens is None else self.cached_prefix_tokens[rows]
+        )
         return self.prompt_tokens[rows], self.output_tokens[rows], cached
 
     @cached_property
