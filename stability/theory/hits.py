@@ -50,6 +50,13 @@ def at_hits(item: RequestClass, found: tuple[float, ...], system: tuple[float, .
     )
 
 
+def nothing_found(item: RequestClass) -> RequestClass:
+    """The class without a prefix cache: sessions find nothing."""
+    if item.sessions is None:
+        return item
+    return at_hits(item, (0.0,), tuple(0.0 for _ in item.sessions.system_groups), 0.0)
+
+
 def class_moments(item: RequestClass, budget: int, block_size: int) -> Moments:
     """Mean demands of a request of the class: `moments` of its lengths, less what it finds in the prefix cache.
 

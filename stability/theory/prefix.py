@@ -13,7 +13,7 @@ A system prompt S_i is counted once: it is resident while any of its Poisson num
 after the last; so a turn finds it with probability 1 - exp(-rho_i - lambda_i T). What ended sessions leave behind is kept for T, in vain.
 
 Where A + O < M memory is spare and T grows, where A + O > M it shrinks: an equilibrium is **stable** where A + O crosses M upwards and
-**repelling** where it crosses downwards. At T = 0 nothing waits in the cache. If running requests alone overflow M there, a backlog, once it
+**repelling** where it crosses downwards, or where another resource (slots, token budget, compute) has load 1. At T = 0 nothing waits in the cache. If running requests alone overflow M there, a backlog, once it
 exists, takes every block as it is freed, hits stay away and it never drains, even where an equilibrium with a warm cache exists:
 
     `cold` capacity: largest rate with A(0) < M. Below it the fleet recovers from anything.

@@ -18,7 +18,7 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
 from ..policies import PrefixAffinity, Router
 from ..policies.routers import router_of
-from .hits import ClassAtHits
+from .hits import ClassAtHits, nothing_found
 from .prefix import GRID, LONGEST_S, PrefixCache, revisits
 from .prefix_report import CacheEquilibrium, PoolPrefixes, PrefixReport
 from .readings import like_engine
@@ -114,7 +114,11 @@ class SessionAnalysis:
             cache, cold, warm = self.known[key]
             lam = float(per_replica[row])
             if cache is None:
-                found: tuple[Solution, list[RequestClass], PoolPrefixes | None] = (cold, list(self.classes), None)
+                found: tuple[Solution, list[RequestClass], PoolPrefixes | None] = (
+                    cold,
+                    [nothing_found(item) for item in self.classes],
+                    None,
+                )
             elif (key, lam, pool.replicas) in done:
                 found = done[key, lam, pool.replicas]
             else:
