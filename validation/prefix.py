@@ -188,6 +188,6 @@ def prefix(size: str) -> Iterator[Task]:
         return
     for tokens in (120_000, 240_000):
         yield Task(f"prefix capacity: {tokens}", cold_capacity, (tokens,))
-    for load, extra in ((0.9, 400), (1.2, 0), (1.2, 400)):
+    for load, extra in ((0.9, 300), (1.2, 0), (1.2, 300)):
         yield Task(f"prefix metastable: {load} {extra}", burst, (load, extra))
     yield Task("prefix capacity: Mooncake", mooncake, ())

@@ -117,8 +117,14 @@ class PrefixCacheReplica(ReferenceReplica):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            table = [self.free.take_back((request.index, place)) for place in range(found // self.limits.block_size)]
-            self.tables[request.index] = [block for block in table if block is not None]
+            table: list[int] = []
+            for place in range(found // self.limits.block_size):
+                block = self.free.take_back((request.index, place))
+                if block is None:  # known to be cached, though not here: brought in
+                    block = self.free.take()
+                    self.free.fill(block, (request.index, place))
+                table.append(block)
+            self.tables[request.index] = table
             request.computed = found + tokens
             request.prefilling = True
             if math.isnan(request.admitted_s):
