@@ -1,7 +1,8 @@
 """Prefix caches: what is found, and whether a backlog stays, in theory and in simulation.
 
 Hit rates are compared at the rate at which turns came in the run itself, as so many sessions leave their number uncertain by some percent.
-Simulated capacity with a cold cache: a saturated run of turns drawn independently, each finding its system prompt. The same rate is served from an
+A run starts with no session and no prefix: what comes before
+sessions have lived out, a thousand seconds with think times of 120 s, is left out. Simulated capacity with a cold cache: a saturated run of turns drawn independently, each finding its system prompt. The same rate is served from an
 empty system and after a burst of sessions, which has gone or not after `AFTER_S`.
 """
 
@@ -67,6 +68,7 @@ class Case:
     replicas: int = 1
     router: str = "prefix_affinity"
     requests: int = 8_000
+    warmup: float = 0.2
 
 
 def cases(size: str) -> Iterator[Case]:
@@ -78,7 +80,7 @@ def cases(size: str) -> Iterator[Case]:
         yield Case(f"{tokens // 1000}k tokens, load {load:g}", CHAT, tokens, load)
     yield Case("think time cv 2", sessions(think_cv=2.0), 240_000, 0.8)
     yield Case("think time cv 0.3", sessions(think_cv=0.3), 120_000, 0.8)
-    yield Case("think time 120 s", sessions(think_s=120.0), 240_000, 0.7)
+    yield Case("think time 120 s", sessions(think_s=120.0), 240_000, 0.7, requests=16_000, warmup=0.5)
     yield Case("20 system prompts of 2000", sessions(system_prompt_tokens=[2000] * 20), 240_000, 0.7)
     for router in ("prefix_affinity", "random", "join_shortest_kv"):
         yield Case(f"4 replicas, {router}", CHAT, 120_000, 0.7, 4, router, 16_000)
@@ -90,7 +92,7 @@ def hit_rate(case: Case) -> list[Cell]:
     one = st.Workload.sessions(1.0, case.sessions)
     cold = st.prefix_equilibria(fleet, one, router=case.router).pools[0].cold_capacity_per_s
     workload = one.scaled(rate_per_s=case.load * cold)
-    run = st.simulate(fleet, workload, requests=case.requests, router=case.router, rng=2026, warmup=0.2)
+    run = st.simulate(fleet, workload, requests=case.requests, router=case.router, rng=2026, warmup=case.warmup)
     at = st.prefix_equilibria(fleet, one.scaled(rate_per_s=run.throughput_per_s), router=case.router).pools[0].at
     assert at is not None
     return [
@@ -132,7 +134,8 @@ def burst(load: float, extra: int) -> list[Cell]:
     run = st.simulate(
         fleet, st.Workload.sessions(schedule, CHAT), horizon_s=UNTIL_S, rng=2026, warmup=AFTER_S / UNTIL_S
     )
-    stays = extra > 0 and load > 1
+    warm = load * pool.cold_capacity_per_s < pool.warm_capacity_per_s
+    stays = not warm or (extra > 0 and load > 1)
     observed = "backlog" if run.waiting_mean > STANDING else "none"
     predicted = "backlog" if stays else "none"
     return [
@@ -188,6 +191,6 @@ def prefix(size: str) -> Iterator[Task]:
         return
     for tokens in (120_000, 240_000):
         yield Task(f"prefix capacity: {tokens}", cold_capacity, (tokens,))
-    for load, extra in ((0.9, 300), (1.2, 0), (1.2, 300)):
+    for load, extra in ((0.9, 300), (1.2, 0), (1.2, 300), (1.55, 0)):
         yield Task(f"prefix metastable: {load} {extra}", burst, (load, extra))
     yield Task("prefix capacity: Mooncake", mooncake, ())

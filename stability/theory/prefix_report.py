@@ -128,7 +128,7 @@ class PrefixReport(Tabular):
                 (f"capacity, cold cache{where}", rate(pool.cold_capacity_per_s)),
                 (f"capacity, warm cache{where}", rate(pool.warm_capacity_per_s)),
                 (f"found by an unbounded cache{where}", percent(pool.unbounded_hit_rate)),
-                (f"metastable{where}", "yes: a backlog would stay" if pool.metastable else "no"),
+                (f"metastable{where}", _state(pool)),
             ]
         return found
 
@@ -174,3 +174,10 @@ class PrefixReport(Tabular):
         from ..plots.prefix import memory_balance
 
         return memory_balance(self.pools, ax)
+
+
+def _state(pool: PoolPrefixes) -> str:
+    """What the equilibria mean, for people."""
+    if pool.at is None:
+        return "no equilibrium: a backlog is certain"
+    return "yes: a backlog would stay" if pool.metastable else "no"

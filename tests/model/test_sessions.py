@@ -144,8 +144,6 @@ def test_a_class_of_sessions_has_their_lengths() -> None:
 
 
 def test_popularity_by_zipf() -> None:
-    law = Sessions(
-        L.Constant(1), L.Constant(1), L.Constant(1), think_s=1, system_prompt_tokens=[8] * 3, popularity=1.0
-    )
+    law = Sessions(L.Constant(1), L.Constant(1), L.Constant(1), think_s=1, system_prompt_tokens=[8] * 3, popularity=1.0)
     assert law.popularity == pytest.approx((6 / 11, 3 / 11, 2 / 11))
     assert law.system_groups == ((8, pytest.approx(1.0)),)

@@ -112,7 +112,9 @@ def test_turns_by_hand() -> None:
     ended = records.finish_s[order].reshape(3, sessions)
     for turn in (1, 2):  # a think time after the completion, of whoever's
         np.testing.assert_allclose(np.sort(later[turn]), np.sort(ended[turn - 1]) + 10, rtol=1e-12)
-    assert run.prefix_hit_rate == pytest.approx(records.cached_prefix_tokens.sum() / records.prompt_tokens.sum(), rel=0.5)
+    assert run.prefix_hit_rate == pytest.approx(
+        records.cached_prefix_tokens.sum() / records.prompt_tokens.sum(), rel=0.5
+    )
 
 
 def test_the_first_turn_alone_takes_what_the_law_says() -> None:
@@ -253,7 +255,9 @@ def test_what_sessions_cannot_be_is_refused() -> None:
         st.simulate(fleet, workload)
     with pytest.raises(UnservableError, match="turns of sessions"):
         st.simulate(st.Fleet.of(replica(80)), workload, requests=10)
-    known = st.Workload([st.RequestClass("a", 1.0, L.Independent(L.Constant(9), L.Constant(1)), cached_prefix_tokens=4)])
+    known = st.Workload(
+        [st.RequestClass("a", 1.0, L.Independent(L.Constant(9), L.Constant(1)), cached_prefix_tokens=4)]
+    )
     engine = replace(replica().engine, prefix_caching=False, scheduler=Wait((1,)))
     with pytest.raises(NotModelledError, match="prefixes"):
         st.simulate(st.Fleet.of(replace(replica(), engine=engine)), known, requests=5)

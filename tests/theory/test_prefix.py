@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -35,9 +36,7 @@ CHAT = st.Sessions(
 
 
 def replica(tokens: int = 240_000, **engine: object) -> st.Replica:
-    return st.Replica(
-        iteration=LAW, kv_capacity_tokens=tokens, engine=st.Engine(**{"prefix_caching": True, **engine})
-    )  # type: ignore[arg-type]
+    return st.Replica(iteration=LAW, kv_capacity_tokens=tokens, engine=st.Engine(**{"prefix_caching": True, **engine}))  # type: ignore[arg-type]
 
 
 def cache(tokens: int = 240_000, sessions: st.Sessions = CHAT, returns: tuple[float, ...] = (1.0,)) -> PrefixCache:
@@ -198,7 +197,7 @@ def test_equilibria_fill_memory_and_alternate(tokens: int) -> None:
         full = np.isclose(state.active_tokens + state.kept_tokens, tokens, rtol=1e-3)
         assert (full | (~np.array(stable) & np.isclose(state.load, 1, rtol=1e-2))).all()
         assert stable[-1]
-        assert all(a != b for a, b in zip(stable, stable[1:], strict=False))
+        assert all(a != b for a, b in itertools.pairwise(stable))
     assert one.equilibria(1.05 * warm)[0] == []
 
 
@@ -206,7 +205,7 @@ def test_between_the_capacities_there_are_two() -> None:
     one = cache()
     cold, warm = one.cold_capacity(), one.warm_capacity()
     assert warm > 1.3 * cold
-    times, stable = one.equilibria((cold + warm) / 2)
+    _, stable = one.equilibria((cold + warm) / 2)
     assert stable == [False, True]
     assert one.excess_tokens((cold + warm) / 2, np.zeros(1))[0] > 0  # overloaded without hits
 
@@ -251,7 +250,9 @@ def test_without_prefix_caching_every_token_is_computed() -> None:
 
 def test_conversations_are_lost_where_turns_go_anywhere() -> None:
     fleet, workload = st.Fleet.of(replica(120_000), 4), st.Workload.sessions(1.2, CHAT)
-    affinity, anywhere = (st.prefix_equilibria(fleet, workload, router=r).pools[0] for r in ("prefix_affinity", "random"))
+    affinity, anywhere = (
+        st.prefix_equilibria(fleet, workload, router=r).pools[0] for r in ("prefix_affinity", "random")
+    )
     assert affinity.at is not None
     assert anywhere.at is not None
     assert affinity.at.conversation_hits > 1.5 * anywhere.at.conversation_hits

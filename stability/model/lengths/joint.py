@@ -104,7 +104,7 @@ class Lengths(ABC):
         """`size` independent pairs. Two arrays of shape (size,): prompt tokens, output tokens."""
 
     def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
-        """The same with a third array: prompt tokens known to be in the prefix cache."""
+        """`size` independent pairs, and a third array: prompt tokens of each known to be in the prefix cache."""
         prompt, output = self.sample(size, rng)
         return prompt, output, np.zeros(size, dtype=np.int64)
 
@@ -262,6 +262,7 @@ class Empirical(Lengths):
         return prompt, output
 
     def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """`size` observed requests drawn with replacement: prompt, output and cached prefix tokens."""
         rows = rng.integers(len(self), size=size)
         cached = (
             np.zeros(size, dtype=np.int64) if self.cached_prefix_tokens is None else self.cached_prefix_tokens[rows]
