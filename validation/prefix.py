@@ -2,7 +2,8 @@
 
 Hit rates are compared at the rate at which turns came in the run itself, as so many sessions leave their number uncertain by some percent.
 A run starts with no session and no prefix: what comes before
-sessions have lived out, a thousand seconds with think times of 120 s, is left out. Simulated capacity with a cold cache: a saturated run of turns drawn independently, each finding its system prompt. The same rate is served from an
+sessions have lived out, a thousand seconds with think times of 120 s, is left out. Simulated capacity with a cold cache: what is completed of
+turns that are sessions of their own, behind the same system prompts, when more come than can be served. The same rate is served from an
 empty system and after a burst of sessions, which has gone or not after `AFTER_S`.
 """
 
@@ -83,7 +84,7 @@ def cases(size: str) -> Iterator[Case]:
     yield Case("think time 120 s", sessions(think_s=120.0), 240_000, 0.7, requests=16_000, warmup=0.5)
     yield Case("20 system prompts of 2000", sessions(system_prompt_tokens=[2000] * 20), 240_000, 0.7)
     for router in ("prefix_affinity", "random", "join_shortest_kv"):
-        yield Case(f"4 replicas, {router}", CHAT, 120_000, 0.7, 4, router, 16_000)
+        yield Case(f"4 replicas, {router}", CHAT, 120_000, 0.7, 4, router, 16_000, 0.5)
 
 
 def hit_rate(case: Case) -> list[Cell]:
@@ -108,18 +109,23 @@ def hit_rate(case: Case) -> list[Cell]:
 
 
 def cold_capacity(kv_capacity_tokens: int) -> list[Cell]:
-    """Capacity of turns that find their system prompt only."""
+    """Capacity of turns that find their system prompt only: each a session of its own, more than can be served."""
     fleet = st.Fleet.of(replica(kv_capacity_tokens))
     predicted = st.analyze(fleet, st.Workload.sessions(0.5, CHAT)).capacity_per_s
-    turns = st.Workload([st.RequestClass("turns", 1.0, CHAT.lengths, cached_prefix_tokens=SYSTEM)])
-    run = st.measured_capacity(fleet, turns, requests=20_000, rng=2026)
+    prompts = CHAT.lengths.prompt
+    shared = list(CHAT.system_prompt_tokens)
+    private = L.Discrete((prompts.values - shared[0]).tolist(), prompts.probabilities.tolist())
+    turns = st.Sessions(L.Constant(1), private, CHAT.output, think_s=0, system_prompt_tokens=shared, popularity=1.0)
+    run = st.simulate(fleet, st.Workload.sessions(1.4 * predicted, turns), requests=8_000, rng=2026, warmup=0.3)
     return [
         measured(
             "prefix capacity",
             f"cold cache, {kv_capacity_tokens // 1000}k tokens",
             predicted=predicted,
-            observed=run.capacity_per_s,
+            observed=run.throughput_per_s,
+            half_width=run.intervals["throughput_per_s"].half_width,
             tolerance=CAPACITY_TOLERANCE,
+            note=f"{run.preemptions / run.completed:.2f} evictions per request",
         )
     ]
 

@@ -109,10 +109,13 @@ class WorkloadSection(Section):
         sessions = problems.attempt((*key, "sessions"), section.build)
         if sessions is None:
             return None
-        item = RequestClass(
-            "sessions", rate, sessions.lengths, max_output_tokens=self.max_output_tokens, sessions=sessions
-        )
-        return problems.attempt(key, lambda: Workload([item], self._process()))
+        limit = self.max_output_tokens
+
+        def workload() -> Workload:
+            item = RequestClass("sessions", rate, sessions.lengths, max_output_tokens=limit, sessions=sessions)
+            return Workload([item], self._process())
+
+        return problems.attempt(key, workload)
 
     @property
     def replays(self) -> bool:
