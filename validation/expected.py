@@ -33,8 +33,6 @@ REASONS = {
     "prefix caching": "theory charges evicted requests their recomputation, which prefix caching spares in part, and the "
     "step law is 4.5 % slow",
     "order": "WAIT advances a request only when the next prompts have come, engines at every iteration (docs/scheduler-theory.md)",
-    "residence": "unused prefixes stay for a time that fluctuates in a cache of some dozens of conversations; where think times vary little and "
-    "are longer, what is found lies in the tail of that time, which the theory takes as constant",
     "other": "not explained yet",
 }
 
@@ -66,8 +64,6 @@ def _reason(cell: Cell) -> str:
         return "chunk gate"
     if cell.claim == "fluid transient":
         return "chance"
-    if cell.claim == "prefix hits":
-        return "residence"
     if cell.claim == "scheduler order":
         return "order"
     if cell.claim in ("ttft", "fluid ttft"):

@@ -75,12 +75,12 @@ class Case:
 def cases(size: str) -> Iterator[Case]:
     """The cases of a run of this size."""
     if size == "quick":
-        yield Case("120k tokens, load 0.8", CHAT, 120_000, 0.8, requests=2_500)
+        yield Case("120k tokens, load 0.8", CHAT, 120_000, 0.8, requests=2_500, warmup=0.5)
         return
     for tokens, load in ((120_000, 0.5), (120_000, 0.8), (240_000, 0.9), (480_000, 0.9)):
         yield Case(f"{tokens // 1000}k tokens, load {load:g}", CHAT, tokens, load)
     yield Case("think time cv 2", sessions(think_cv=2.0), 240_000, 0.8)
-    yield Case("think time cv 0.3", sessions(think_cv=0.3), 120_000, 0.8)
+    yield Case("think time cv 0.3", sessions(think_cv=0.3), 120_000, 0.8, requests=16_000, warmup=0.5)
     yield Case("think time 120 s", sessions(think_s=120.0), 240_000, 0.7, requests=16_000, warmup=0.5)
     yield Case("20 system prompts of 2000", sessions(system_prompt_tokens=[2000] * 20), 240_000, 0.7)
     for router in ("prefix_affinity", "random", "join_shortest_kv"):
