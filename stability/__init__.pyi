@@ -67,6 +67,7 @@ from .model.fleet import Link as Link
 from .model.fleet import Pool as Pool
 from .model.iteration import IterationTime as IterationTime
 from .model.replica import Replica as Replica
+from .model.sessions import Sessions as Sessions
 from .model.targets import Targets as Targets
 from .model.workload import RequestClass as RequestClass
 from .model.workload import Workload as Workload
@@ -107,6 +108,10 @@ from .theory.latency import latency as latency
 from .theory.latency import rate_within as rate_within
 from .theory.levers import levers as levers
 from .theory.levers import replicas_needed as replicas_needed
+from .theory.prefix_analysis import prefix_equilibria as prefix_equilibria
+from .theory.prefix_report import CacheEquilibrium as CacheEquilibrium
+from .theory.prefix_report import PoolPrefixes as PoolPrefixes
+from .theory.prefix_report import PrefixReport as PrefixReport
 from .theory.rates import RateCurve as RateCurve
 from .theory.rates import rate_curve as rate_curve
 from .theory.report import PoolReport as PoolReport

@@ -6,6 +6,7 @@ from . import (  # noqa: F401
     fit,
     fluid,
     matrix,
+    prefix,
     published,
     real_runs,
     routers,

@@ -21,6 +21,7 @@ COMMANDS = {
     "compare-routers": "One fleet under one router after another, simulated.",
     "compare-schedulers": "Published schedulers against the engine's own, on the same requests.",
     "ramp": "What a burst, a lost replica or the schedule does over time: backlog, recovery, when to shed.",
+    "prefix": "What sessions find in the prefix cache, and whether a backlog can take it for good.",
     "tune": "The engine settings that serve the most, and the flags to paste.",
     "route": "How to split the arrivals of a plan over its pools.",
     "region": "Which rates a fleet can serve, and what more of anything is worth.",

@@ -32,7 +32,7 @@ import numpy as np
 
 from .._types import FloatArray, read_only
 from ..errors import InputError, NotModelledError, check_number
-from ..model.checks import check_pair
+from ..model.checks import check_no_prefixes, check_pair
 from ..model.fleet import Fleet, Link, Pool
 from ..model.replica import Replica
 from ..model.workload import RequestClass, Workload
@@ -95,6 +95,7 @@ def disaggregation(
     if itl_s is not None:
         check_number("itl_s", itl_s, above=0)
     check_pair(fleet, workload)
+    check_no_prefixes(workload, "prefill and decode pools")
     prefill, decode, link = _parts(fleet)
     steady = workload.averaged()
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]

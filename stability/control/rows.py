@@ -27,7 +27,7 @@ import numpy as np
 
 from .._types import AnyArray, BoolArray, FloatArray, IntArray
 from ..errors import InputError, NotModelledError, UnservableError, check_choice
-from ..model.checks import check_pair
+from ..model.checks import check_no_prefixes, check_pair
 from ..model.fleet import Fleet
 from ..model.iteration import IterationTime
 from ..model.replica import Replica
@@ -143,10 +143,11 @@ def fleet_rows(
         For prefill and decode pools, barriers, prefix hits, schedulers without an analysis.
     """
     check_pair(fleet, workload)
+    check_no_prefixes(workload, "optimal routing and regions")
     check_rate(workload)
     check_choice("rows", rows, KINDS)
     classes = list(workload.classes)
-    _check_modelled(fleet, classes)
+    _check_modelled(fleet)
     index: dict[Replica, int] = {}
     type_of = np.array([index.setdefault(pool.replica, len(index)) for pool in fleet.pools])
     types = tuple(index)
@@ -209,10 +210,7 @@ def _watermark(replica: Replica) -> float:
     return engine.watermark if engine.scheduler is None else float(getattr(engine.scheduler, "watermark", 0.0))
 
 
-def _check_modelled(fleet: Fleet, classes: Sequence[RequestClass]) -> None:
-    for item in classes:
-        if item.cached_prefix_tokens:
-            raise NotModelledError(f"class {item.name!r}: cached_prefix_tokens has no analysis yet.")
+def _check_modelled(fleet: Fleet) -> None:
     for pool in fleet.pools:
         if pool.role != "mixed" or pool.coupling != "independent":
             raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no region yet.")
@@ -263,7 +261,7 @@ def _check_bounded(
 
 
 def _class_demands(types: Sequence[Replica], classes: Sequence[RequestClass]) -> FloatArray:
-    """Mean demand of each class at each type. Shape (n, K, 14)."""
+    """Mean demand of each class at each type. Shape (n, K, 15)."""
     known: dict[tuple[int, int], FloatArray] = {}
     demand = np.empty((len(types), len(classes), N_DEMANDS))
     for i, replica in enumerate(types):

@@ -187,5 +187,5 @@ def plain(engine: Engine, pool: str) -> Engine:
 
 
 def solved_columns(solution: Solution, row: int) -> tuple[FloatArray, FloatArray]:
-    """Tangent step-time law (5,) and mean demand (14,) of one row."""
+    """Tangent step-time law (5,) and mean demand (15,) of one row."""
     return np.array(solution.coefficients[row]), np.array(solution.demand[row])

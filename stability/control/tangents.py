@@ -27,7 +27,7 @@ def tangent_rows(
     Parameters
     ----------
     law : TwoPhase or Table
-    demand : (K, 14) ndarray
+    demand : (K, 15) ndarray
         Mean demand of each class.
     limits : (3,) ndarray
         Capacities of the resources.

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._result import rate, seconds
 from ..errors import InputError, check_choice, check_number, unknown_name
-from ..model.checks import check_independent, check_pair
+from ..model.checks import check_independent, check_no_prefixes, check_pair
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import RequestClass, Workload
@@ -95,6 +95,7 @@ def tune(
     """
     check_pair(fleet, workload)
     check_independent(fleet, "tuning")
+    check_no_prefixes(workload, "tuning")
     check_number("worth", worth, at_least=0, below=1)
     for name in vary:
         check_choice("vary", name, SETTINGS)

@@ -223,7 +223,7 @@ def second_moments(system: FleetRows, workload: Workload, rows: IntArray, servic
 
 
 def _grouped(item: RequestClass, budget: int, block_size: int) -> tuple[FloatArray, FloatArray]:
-    """Demands of representative requests (14, m) and their probabilities."""
+    """Demands of representative requests (15, m) and their probabilities."""
     tables, weights = [], []
     for part in item.lengths.parts():
         if isinstance(part, ProductPart):

@@ -97,8 +97,10 @@ def _windows(
     repeats: bool,
 ) -> Windows:
     for item in classes:
-        if item.cached_prefix_tokens:
-            raise NotModelledError(f"class {item.name!r}: cached_prefix_tokens has no analysis yet.")
+        if item.finds_prefixes:
+            raise NotModelledError(
+                f"class {item.name!r} finds prefixes in the cache, which admission control does not take in."
+            )
     come = rates.max(axis=0) > 0
     return Windows(
         classes=tuple(item for item, here in zip(classes, come.tolist(), strict=True) if here),

@@ -19,6 +19,15 @@ def check_pair(fleet: object, workload: object) -> None:
         raise InputError(f"workload = {workload!r}, must be a Workload. Use Workload.poisson(rate_per_s, lengths).")
 
 
+def check_no_prefixes(workload: Workload, what: str) -> None:
+    """Refuse workloads that find prefixes in the cache where `what` does not know them."""
+    for item in workload.classes:
+        if item.finds_prefixes:
+            raise NotModelledError(
+                f"class {item.name!r} finds prompt tokens in the prefix cache, must find none for {what}. Use analyze() or simulate()."
+            )
+
+
 def check_independent(fleet: Fleet, what: str) -> None:
     """Refuse barrier groups where `what` does not know them."""
     for pool in fleet.pools:

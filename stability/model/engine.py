@@ -43,7 +43,8 @@ class Engine(Described):
     block_size : int >= 1
         Tokens per KV block.
     prefix_caching : bool
-        Whether an evicted request may find its KV blocks again (requests share no prefix).
+        Whether KV blocks are found again: by evicted requests, and by later turns of sessions and sessions with the same
+        system prompt. Other requests share no prefix.
     scheduler : Scheduler, optional
         A published or user-written scheduling policy in place of first-come-first-served.
 

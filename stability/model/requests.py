@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import FloatArray, IntArray
-from ..errors import InputError, check_integer, check_number
+from ..errors import InputError, NotModelledError, check_integer, check_number
 from .arrivals import RateSchedule, Replay
 from .lengths import Empirical
 from .streams import RandomState, Stream, generator, seed_sequence
@@ -66,6 +66,11 @@ def draw_blocks(
         check_integer("requests", requests, at_least=1)
     if horizon_s is not None:
         check_number("horizon_s", horizon_s, above=0)
+    if workload.has_sessions:
+        raise NotModelledError(
+            "the workload has sessions, must have none to be drawn beforehand: a turn arrives a think time after the last one "
+            "completed. simulate() plays sessions."
+        )
     if isinstance(workload.arrivals, Replay):
         yield from _replayed(workload, requests, horizon_s)
         return
@@ -77,7 +82,7 @@ def draw_blocks(
     gaps = generator(root, Stream.ARRIVALS)
     kinds = generator(root, Stream.CLASSES)
     sizes = [generator(root, Stream.LENGTHS, index) for index in range(len(workload.classes))]
-    clock = _Clock(workload)
+    clock = Clock(workload)
     now, drawn = 0.0, 0
     while drawn < limit:
         units = now + np.cumsum(workload.arrivals.unit_gaps(BLOCK, gaps))
@@ -94,7 +99,7 @@ def draw_blocks(
         drawn += BLOCK
 
 
-class _Clock:
+class Clock:
     """Turns a unit-rate process into one with the workload's rate, and says which class each arrival is."""
 
     def __init__(self, workload: Workload) -> None:
@@ -143,9 +148,9 @@ def _block(workload: Workload, times: FloatArray, which: IntArray, sizes: list[n
     for index, item in enumerate(workload.classes):
         rows = np.flatnonzero(which == index) if len(workload.classes) > 1 else slice(None)
         count = len(times) if isinstance(rows, slice) else len(rows)
-        prompt[rows], output[rows] = item.lengths.sample(count, sizes[index])
+        prompt[rows], output[rows], known = item.lengths.sample_cached(count, sizes[index])
         limit[rows] = output[rows] if item.max_output_tokens is None else item.max_output_tokens
-        cached[rows] = item.cached_prefix_tokens
+        cached[rows] = np.maximum(known, item.cached_prefix_tokens)
     return Requests(
         arrival_s=times,
         prompt_tokens=prompt,
@@ -180,7 +185,9 @@ def _replayed(workload: Workload, requests: int | None, horizon_s: float | None)
             prompt_tokens=lengths.prompt_tokens[piece],
             output_tokens=output,
             max_output_tokens=limit,
-            cached_prefix_tokens=zeros + item.cached_prefix_tokens,
+            cached_prefix_tokens=zeros + item.cached_prefix_tokens
+            if lengths.cached_prefix_tokens is None
+            else lengths.cached_prefix_tokens[piece],
             request_class=zeros,
         )
 

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     SCHEDULING = 4
     BOOTSTRAP = 5
     PREDICTIONS = 6
+    THINKING = 7
 
 
 def seed_sequence(rng: RandomState) -> np.random.SeedSequence:

@@ -13,6 +13,7 @@ from .._types import ArrayLike, FloatArray
 from ..errors import InputError, check_integer, check_number
 from .arrivals import Arrivals, Poisson, RateSchedule, Renewal, Replay
 from .lengths import Empirical, Lengths, Mixture
+from .sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,11 @@ class RequestClass(Described):
     max_output_tokens : int >= 1, optional
         Output limit that reservation admission sets aside; without it each request's own output length.
     cached_prefix_tokens : int >= 0
-        Leading prompt tokens found in the prefix cache.
+        Leading prompt tokens known to be in the prefix cache, whole blocks of which need not be computed. The last prompt token
+        always is. The request holds KV for all of its prompt.
+    sessions : Sessions, optional
+        The sessions that the requests are turns of; `lengths` are then theirs and `rate_per_s` counts turns. See
+        `Workload.sessions`.
 
     Raises
     ------
@@ -54,6 +59,7 @@ class RequestClass(Described):
     value: float = field(default=1.0, kw_only=True)
     max_output_tokens: int | None = field(default=None, kw_only=True)
     cached_prefix_tokens: int = field(default=0, kw_only=True)
+    sessions: Sessions | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate_per_s, RateSchedule):
@@ -64,6 +70,11 @@ class RequestClass(Described):
             )
         check_number("value", self.value, at_least=0)
         check_integer("cached_prefix_tokens", self.cached_prefix_tokens, at_least=0)
+        if self.sessions is not None and (self.lengths is not self.sessions.lengths or self.cached_prefix_tokens):
+            raise InputError(
+                f"class {self.name!r} has sessions and lengths or cached_prefix_tokens of its own, must have those of its sessions. "
+                "Build it with RequestClass.of_sessions(name, rate, sessions)."
+            )
         if self.max_output_tokens is not None:
             limit = check_integer("max_output_tokens", self.max_output_tokens, at_least=1)
             if limit < self.lengths.max_output_tokens:
@@ -72,12 +83,29 @@ class RequestClass(Described):
                     "Truncate the output law or raise the limit."
                 )
 
+    @classmethod
+    def of_sessions(
+        cls, name: str, sessions_per_s: float | RateSchedule, sessions: Sessions, *, value: float = 1.0
+    ) -> RequestClass:
+        """The turns of `sessions` that start at `sessions_per_s` (named `name`, each turn worth `value`)."""
+        each = sessions.turns_mean
+        if isinstance(sessions_per_s, RateSchedule):
+            return cls(name, sessions_per_s.scaled(each), sessions.lengths, value=value, sessions=sessions)
+        rate = each * check_number("sessions_per_s", sessions_per_s, at_least=0)
+        return cls(name, rate, sessions.lengths, value=value, sessions=sessions)
+
     @property
     def mean_rate_per_s(self) -> float:
         """Time-average arrival rate, 1/s."""
         if isinstance(self.rate_per_s, RateSchedule):
             return self.rate_per_s.mean_per_s
         return float(self.rate_per_s)
+
+    @property
+    def finds_prefixes(self) -> bool:
+        """Whether its requests may find prompt tokens in the prefix cache."""
+        known = bool(self.cached_prefix_tokens) or getattr(self.lengths, "cached_prefix_tokens", None) is not None
+        return known or self.sessions is not None
 
     def rate_at(self, time_s: ArrayLike) -> FloatArray:
         """Arrival rate at each instant of `time_s`, 1/s."""
@@ -174,8 +202,40 @@ class Workload:
         return cls([RequestClass("requests", schedule, lengths)])
 
     @classmethod
+    def sessions(cls, sessions_per_s: float | RateSchedule, sessions: Sessions) -> Workload:
+        """Sessions of several turns that start in a Poisson stream.
+
+        Parameters
+        ----------
+        sessions_per_s : float > 0 or RateSchedule
+            Sessions that start per second. `rate_per_s` of the workload counts turns: the mean number of turns as many.
+        sessions : Sessions
+            What a session is.
+
+        Returns
+        -------
+        Workload
+            One class, called "sessions".
+
+        Examples
+        --------
+        >>> from stability import Sessions, lengths
+        >>> chat = Sessions(lengths.Constant(4), lengths.Constant(100), lengths.Constant(50), think_s=20)
+        >>> workload = Workload.sessions(0.5, chat)
+        >>> workload.rate_per_s, workload.lengths.prompt_mean_tokens  # 0.5*4; (100 + 250 + 400 + 550)/4
+        (2.0, 325.0)
+        """
+        return cls([RequestClass.of_sessions("sessions", sessions_per_s, sessions)])
+
+    @classmethod
     def from_requests(
-        cls, arrival_s: ArrayLike, prompt_tokens: ArrayLike, output_tokens: ArrayLike, *, name: str = "trace"
+        cls,
+        arrival_s: ArrayLike,
+        prompt_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        *,
+        cached_prefix_tokens: ArrayLike | None = None,
+        name: str = "trace",
     ) -> Workload:
         """Replay of exactly these requests.
 
@@ -185,10 +245,12 @@ class Workload:
             Arrival times, s.
         prompt_tokens, output_tokens : (n,) array_like of int, >= 1
             Lengths, tokens.
+        cached_prefix_tokens : (n,) array_like of int, >= 0, optional
+            Leading prompt tokens known to be in the prefix cache, tokens.
         name : str
             Name of the one class.
         """
-        lengths = Empirical(prompt_tokens, output_tokens)
+        lengths = Empirical(prompt_tokens, output_tokens, cached_prefix_tokens)
         replay = Replay(arrival_s)
         if len(replay.arrival_s) != len(lengths):
             raise InputError(
@@ -221,6 +283,11 @@ class Workload:
     def rates_per_s(self) -> FloatArray:
         """Time-average rate of each class, 1/s. Shape (n_classes,)."""
         return np.array([item.mean_rate_per_s for item in self.classes])
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether some requests are turns of sessions."""
+        return any(item.sessions is not None for item in self.classes)
 
     @property
     def is_scheduled(self) -> bool:

@@ -24,6 +24,7 @@ from .priority import Priority as Priority
 from .routers import JoinShortestKv as JoinShortestKv
 from .routers import JoinShortestQueue as JoinShortestQueue
 from .routers import PowerOfTwo as PowerOfTwo
+from .routers import PrefixAffinity as PrefixAffinity
 from .routers import Random as Random
 from .routers import RoundRobin as RoundRobin
 from .routers import Router as Router

@@ -205,6 +205,28 @@ class WeightedSplit(Router):
         return cumulative
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixAffinity(Router):
+    """The replica with the best score: prompt tokens it has in its prefix cache, less its load times `balance`.
+
+    The load is what `JoinShortestKv` looks at, resident and queued tokens; ties go to the least loaded, then to the lowest index. Requests
+    that share no prefix join the least loaded replica.
+
+    Parameters
+    ----------
+    balance : float >= 0
+        Tokens of prefix that outweigh one token of load: 0 follows the prefix wherever it is, large values balance loads only.
+    """
+
+    balance: float = 0.05
+
+    code = 6
+    observes = True
+
+    def __post_init__(self) -> None:
+        check_number("balance", self.balance, at_least=0)
+
+
 ROUTERS: dict[str, type[Router]] = {
     "round_robin": RoundRobin,
     "random": Random,
@@ -212,6 +234,7 @@ ROUTERS: dict[str, type[Router]] = {
     "join_shortest_kv": JoinShortestKv,
     "power_of_two": PowerOfTwo,
     "weighted_split": WeightedSplit,
+    "prefix_affinity": PrefixAffinity,
 }
 """Routers by the names `simulate` accepts."""
 

@@ -15,7 +15,7 @@ from .._types import AnyArray, FloatArray, IntArray, read_only
 from ..errors import InputError, NotModelledError, check_choice, check_integer, check_number
 from ..evidence.intervals import Interval, ratio_interval
 from ..model.arrivals import Replay
-from ..model.checks import check_pair
+from ..model.checks import check_no_prefixes, check_pair
 from ..model.fleet import Barrier, Fleet, Pool
 from ..model.requests import Requests, draw
 from ..model.streams import RandomState, Stream, generator, seed_sequence
@@ -222,6 +222,7 @@ def simulate_barrier(
     [0.043, 0.043]
     """
     check_pair(fleet, workload)
+    check_no_prefixes(workload, "barrier groups")
     pool = _pool(fleet)
     policy = group_router_of(router)
     central = _central(policy, assignment, pool.replicas)

@@ -137,6 +137,18 @@ def replicas_of(fleet: Fleet) -> tuple[list[Replica], IntArray]:
     return replicas, pools
 
 
+def check_prefixes(fleet: Fleet, workload: Workload) -> None:
+    """Raise a `NotModelledError` where a scheduler of its own would meet prefixes known to be cached, or sessions."""
+    known = any(item.finds_prefixes for item in workload.classes)
+    for pool in fleet.pools:
+        policy = limits_of(pool.replica).scheduler
+        if known and policy is not None:
+            raise NotModelledError(
+                f"pool {pool.name!r} has {policy!r} and the workload prefixes that are found in the cache, must be served first come, first "
+                "served. Use admission=..., or leave the prefixes out."
+            )
+
+
 def check_servable(fleet: Fleet, router: Router, workload: Workload, blocks: Iterable[Requests]) -> None:
     """Raise an `UnservableError` naming the first request that some replica it may join can never serve.
 
@@ -156,6 +168,11 @@ def check_servable(fleet: Fleet, router: Router, workload: Workload, blocks: Ite
         for pool in fleet.pools
     ):
         return
+    if workload.has_sessions:
+        raise UnservableError(
+            f"turns of sessions reach {(prompt + output).max():.0f} tokens (longest prompt and output), must fit the KV cache of every pool. "
+            "Lower limit_tokens of the sessions or enlarge the cache."
+        )
     first = 0
     for block in blocks:
         _check_block(fleet, router, block, first=first, classes=len(workload.classes))

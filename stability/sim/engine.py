@@ -14,10 +14,11 @@ from ..model.arrivals import Replay
 from ..model.fleet import Fleet
 from ..model.requests import draw_blocks
 from ..model.streams import RandomState, Stream, generator, seed_sequence
+from ..model.turns import draw_sessions
 from ..model.workload import Workload
 from ..policies.balance import GroupRouter
 from ..policies.routers import Router, router_of
-from .domain import INTERPRETED, check_servable, limits_of, replicas_of
+from .domain import INTERPRETED, check_prefixes, check_servable, limits_of, replicas_of
 from .result import SimulationResult
 
 KEEP_MOST = 100_000_000
@@ -122,10 +123,27 @@ def simulate(
         raise NotModelledError(
             f"router = {policy!r} is for barrier groups, must be one of ROUTERS. Use simulate_barrier()."
         )
+    check_prefixes(fleet, workload)
     shares = policy.shares(fleet, len(workload.classes))
     root = seed_sequence(rng)
     timed = not saturated and concurrency is None
     until_s = horizon_s if timed else None
+    if workload.has_sessions:
+        return _sessions(
+            fleet,
+            workload,
+            policy,
+            root,
+            closed=not timed,
+            requests=requests,
+            horizon_s=horizon_s,
+            record_steps=record_steps,
+            keep=keep,
+            warmup=share,
+            resolution_s=resolution_s,
+            max_waiting=max_waiting,
+            progress=progress,
+        )
     blocks = draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root)
     expected = _expected_requests(workload, requests, until_s)
     if keep == "requests" and expected > KEEP_MOST and math.isfinite(expected):
@@ -178,6 +196,68 @@ def simulate(
         run,
         pools=pools,
         mode=mode,
+        router=type(policy).__name__,
+        root=root,
+        complete=complete,
+        class_names=tuple(item.name for item in workload.classes),
+    )
+
+
+def _sessions(
+    fleet: Fleet,
+    workload: Workload,
+    policy: Router,
+    root: np.random.SeedSequence,
+    *,
+    closed: bool,
+    requests: int | None,
+    horizon_s: float | None,
+    record_steps: bool,
+    keep: str,
+    warmup: float,
+    resolution_s: float | None,
+    max_waiting: int | None,
+    progress: bool,
+) -> SimulationResult:
+    """`simulate` for a workload with sessions, whose later turns arrive when the run says so."""
+    if closed or max_waiting is not None:
+        raise InputError(
+            "saturated, concurrency or max_waiting is given for a workload with sessions, must not be: every session is a closed loop of its "
+            "own. Drop it; for a backlog raise the rate."
+        )
+    if requests is None and horizon_s is None:
+        raise InputError("give requests or horizon_s: sessions have no end of their own.")
+    from .session_run import SessionRun
+    from .summary import summarise
+
+    replicas, pools = replicas_of(fleet)
+    check_servable(fleet, policy, workload, ())
+    expected = math.inf if requests is None else float(requests)
+    with _bar(progress, expected) as report:
+        run = SessionRun(
+            replicas=replicas,
+            router=policy,
+            shares=policy.shares(fleet, len(workload.classes)),
+            uniforms=generator(root, Stream.ROUTING),
+            concurrency=0,
+            horizon_s=math.inf if horizon_s is None else horizon_s,
+            expected=expected,
+            warmup=warmup,
+            keep_requests=keep == "requests",
+            record_steps=record_steps,
+            resolution_s=resolution_s,
+            report=report,
+            root=root,
+        )
+        complete = True
+        try:
+            run.play(draw_sessions(workload, rng=root))
+        except KeyboardInterrupt:
+            complete = False
+    return summarise(
+        run,
+        pools=pools,
+        mode="open loop",
         router=type(policy).__name__,
         root=root,
         complete=complete,

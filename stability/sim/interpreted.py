@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+from .._types import FloatArray
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
 from .kernels.books import sample
@@ -93,8 +95,13 @@ class InterpretedRun(Run):
             output_tokens=int(arrivals.output_tokens[i]),
             max_output_tokens=int(arrivals.max_output_tokens[i]),
             request_class=int(arrivals.request_class[i]),
+            cached_prefix_tokens=int(arrivals.cached_prefix_tokens[i]),
         )
-        r = choose(self.router, self.servers, job, arrivals.uniforms[i], self.shares)
+        self._join(job, arrivals.uniforms[i], now_s)
+
+    def _join(self, job: ReferenceRequest, uniforms: FloatArray, now_s: float) -> None:
+        """Route `job` and put it into a queue."""
+        r = choose(self.router, self.servers, job, uniforms, self.shares)
         # Its replica may lag behind where the router looks at none: steps that start before now come first.
         if not self.concurrency:
             self._advance_one(r, now_s)
@@ -108,21 +115,25 @@ class InterpretedRun(Run):
             self.machine.outcome.arrival_s[job.index] = now_s
         self._note(r)
 
+    def _books(self, r: int) -> Any:
+        """The record of replica `r`."""
+        return self.machine.replicas[r]
+
     def _count_until(self, r: int, now_s: float) -> None:
         """Bring the integral of the queue length up to date; call before the length changes."""
-        s = self.machine.replicas[r]
+        s = self._books(r)
         s.waiting_area += s.waiting * (now_s - s.waiting_since)
         s.waiting_since = now_s
 
     def _note(self, r: int) -> None:
         """Copy what others look at from the server to the books."""
-        server, s = self.servers[r], self.machine.replicas[r]
+        server, s = self.servers[r], self._books(r)
         s.waiting, s.running, s.in_step = len(server.waiting), len(server.running), int(server.step is not None)
         self.machine.requests[r] = s.waiting + s.running
         self.machine.due_s[r] = server.step.end_s if server.step else server.next_start_s
 
     def _begin(self, r: int) -> None:
-        server, s = self.servers[r], self.machine.replicas[r]
+        server, s = self.servers[r], self._books(r)
         start_s = server.next_start_s
         before = sum(request.preemptions for request in server.running)
         had = list(server.running)
@@ -154,7 +165,7 @@ class InterpretedRun(Run):
             log.integers[row] = [r if name == "replica" else getattr(step, name) for name in LOG_COLUMNS]
 
     def _finish(self, r: int) -> int:
-        server, s = self.servers[r], self.machine.replicas[r]
+        server, s = self.servers[r], self._books(r)
         assert server.step is not None
         now_s = server.step.end_s
         if self.resolution_s:

@@ -31,6 +31,8 @@ class RequestRecords(Described):
     arrival_s, admitted_s, first_token_s, finish_s : float
         Arrival, first admission, end of the steps that gave the first and the last token, s.
     prompt_tokens, output_tokens, request_class, preemptions : int
+    cached_prefix_tokens : int
+        Prompt tokens found in the prefix cache at the first admission; for known prefixes before rounding to blocks.
     replica : int
         Index over all pools in order; -1 for requests turned away.
 
@@ -43,6 +45,7 @@ class RequestRecords(Described):
     prompt_tokens: AnyArray
     output_tokens: AnyArray
     request_class: AnyArray
+    cached_prefix_tokens: AnyArray
     admitted_s: FloatArray
     first_token_s: FloatArray
     finish_s: FloatArray
@@ -195,6 +198,14 @@ class SimulationResult:
             f"SimulationResult({self.completed} of {self.arrived} requests, {self.throughput_per_s:.4g}/s, "
             f"ITL {1e3 * self.itl_mean_s:.4g} ms, {self.preemptions} preemptions{state})"
         )
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of the prompt tokens of requests admitted in the window that their first admission found in the prefix cache."""
+        records = self._records("prefix_hit_rate")
+        inside = (records.admitted_s >= self.window_s[0]) & (records.admitted_s <= self.window_s[1])
+        tokens = int(records.prompt_tokens[inside].sum())
+        return float(records.cached_prefix_tokens[inside].sum() / tokens) if tokens else math.nan
 
     @property
     def itl_s(self) -> FloatArray:

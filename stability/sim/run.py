@@ -209,6 +209,7 @@ class Run:
             block.output_tokens,
             block.max_output_tokens,
             block.request_class,
+            block.cached_prefix_tokens,
             self.uniforms.random((len(block), self.router.draws)),
             self.arrived,
         )
@@ -259,6 +260,7 @@ class Run:
                 block.prompt_tokens.astype(np.int32),
                 block.output_tokens.astype(np.int32),
                 block.request_class.astype(np.int32),
+                np.minimum(block.cached_prefix_tokens, block.prompt_tokens - 1).astype(np.int32),
             )
         )
 
@@ -361,6 +363,7 @@ def _rows(arrivals: Arrivals, begin: int, end: int) -> Arrivals:
         arrivals.output_tokens[begin:end],
         arrivals.max_output_tokens[begin:end],
         arrivals.request_class[begin:end],
+        arrivals.cached_prefix_tokens[begin:end],
         arrivals.uniforms[begin:end],
         arrivals.first + begin,
     )

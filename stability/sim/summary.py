@@ -190,14 +190,15 @@ def _replica_records(run: Run, window: Window, pools: IntArray) -> ReplicaRecord
 def _request_records(run: Run) -> RequestRecords:
     outcome, rows = run.machine.outcome, run.arrived
     run.record_live()
-    columns = [np.concatenate(column)[:rows] for column in zip(*run.kept, strict=True)] or [np.empty(0)] * 4
+    columns = [np.concatenate(column)[:rows] for column in zip(*run.kept, strict=True)] or [np.empty(0)] * 5
     run.kept.clear()
-    arrival_s, prompt_tokens, output_tokens, request_class = columns
+    arrival_s, prompt_tokens, output_tokens, request_class, cached = columns
     return RequestRecords(
         arrival_s=read_only(outcome.arrival_s[:rows] if run.concurrency else arrival_s),
         prompt_tokens=read_only(prompt_tokens),
         output_tokens=read_only(output_tokens),
         request_class=read_only(request_class),
+        cached_prefix_tokens=read_only(cached),
         admitted_s=read_only(outcome.admitted_s[:rows]),
         first_token_s=read_only(outcome.first_token_s[:rows]),
         finish_s=read_only(outcome.finish_s[:rows]),

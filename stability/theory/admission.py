@@ -216,7 +216,7 @@ def demand_moments(
 
 @lru_cache(maxsize=64)
 def _table(lengths: Lengths, budget: int, block_size: int, limit: int | None) -> tuple[FloatArray, FloatArray]:
-    """Demands of representative requests, (14, n), and their weights."""
+    """Demands of representative requests, (15, n), and their weights."""
     prompts, outputs, weights = [], [], []
     for part in lengths.parts():
         if isinstance(part, ProductPart):

@@ -21,8 +21,11 @@ from ..policies import Fcfs, scheduler_of
 from . import conditions
 from .conditions import BOTTLENECKS
 from .coupled import ASSUMPTION, coupled, coupled_point, worker_of
+from .hits import computed_lengths
 from .moments import tail_probability
 from .operating import OperatingPoint, law_operating_point, operating_point
+from .prefix_analysis import STAYS, SessionAnalysis, unsettled
+from .prefix_report import PrefixReport
 from .readings import like_engine, stand_in, state
 from .report import PoolReport, StabilityReport
 from .solve import Solution, largest_footprint, solve
@@ -117,10 +120,12 @@ def _stationary(fleet: Fleet, workload: Workload, confidence: float) -> Stabilit
     rates = np.array([item.mean_rate_per_s for item in classes])
     total = float(rates.sum())
     assumptions = _check(fleet.pools, classes)
+    if unsettled(classes):
+        return _with_sessions(fleet, classes, rates, confidence, assumptions)
     workers = [worker_of(pool) for pool in fleet.pools]
     solved, barrier_s = coupled(fleet.pools, solve(workers, classes, rates / total, confidence), classes, rates / total)
     counts = np.array([pool.replicas for pool in fleet.pools], dtype=np.float64)
-    split = _split(fleet.pools, counts * solved.capacity)
+    split = split_over(fleet.pools, counts * solved.capacity)
     per_replica = split * total / counts
     points = _operating_points(workers, classes, rates / total, solved, per_replica)
     points = coupled_point(
@@ -130,12 +135,39 @@ def _stationary(fleet: Fleet, workload: Workload, confidence: float) -> Stabilit
     return _fleet_report(fleet.pools, reports, split, total, assumptions)
 
 
+def _with_sessions(
+    fleet: Fleet, classes: Sequence[RequestClass], rates: FloatArray, confidence: float, assumptions: list[str]
+) -> StabilityReport:
+    """Capacities with a cold cache, the operating point at the hits of the warmest equilibrium."""
+    pools, total = fleet.pools, float(rates.sum())
+    mix = rates / total
+    replicas = [pool.replica for pool in pools]
+    found = SessionAnalysis(pools, replicas, classes, mix, confidence, [(1.0,)] * len(pools))
+    counts = np.array([pool.replicas for pool in pools], dtype=np.float64)
+    split = split_over(pools, counts * found.solution.capacity)
+    per_replica = split * total / counts
+    solved, operating, at_hits, prefixes = found.at(per_replica)
+    points = [
+        _operating_points([replica], at_hits[row], mix, operating.over(np.array([row])), per_replica[row : row + 1])
+        for row, replica in enumerate(replicas)
+    ]
+    columns = {name: np.concatenate([getattr(p, name) for p in points]) for name in OperatingPoint.__slots__}
+    reports = _pool_reports(
+        pools, solved, split * total, counts, per_replica, OperatingPoint(**columns), np.zeros(len(pools))
+    )
+    caching = tuple(pool for pool in prefixes if pool is not None)
+    if caching:
+        assumptions = [*assumptions, STAYS]
+    report = _fleet_report(pools, reports, split, total, assumptions)
+    return replace(report, prefixes=PrefixReport(router="prefix_affinity", pools=caching) if caching else None)
+
+
 def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
     """Refuse what is not modelled or cannot be served; return the assumptions made."""
-    for item in classes:
-        if item.cached_prefix_tokens:
-            raise NotModelledError(f"class {item.name!r}: cached_prefix_tokens has no analysis yet.")
+    known = any(item.finds_prefixes and item.sessions is None for item in classes)
     notes = ["arrivals of a pool are split evenly over its replicas", "requests of a class are independent"]
+    if known:
+        notes.append("prefixes known to be cached are found, whatever else the cache holds")
     longest = {evicts: max(largest_footprint(item, evicts) for item in classes) for evicts in (False, True)}
     for pool in pools:
         if pool.weight == 0:
@@ -178,7 +210,7 @@ def _check_fits(pool: Pool, item: RequestClass, evicts: bool, notes: list[str]) 
     )
 
 
-def _split(pools: Sequence[Pool], capacity: FloatArray) -> FloatArray:
+def split_over(pools: Sequence[Pool], capacity: FloatArray) -> FloatArray:
     """Share of the arrivals each pool gets: its weight, or its share of the capacity."""
     weights = capacity if pools[0].weight is None else np.array([pool.weight for pool in pools], dtype=np.float64)
     return np.asarray(weights / weights.sum())
@@ -200,7 +232,9 @@ def _operating_points(
         coefficients[others] = (1.0, 0.0, 0.0, 0.0, 0.0)  # replaced below
     point = operating_point(coefficients, solved.demand, rate)
     columns = {name: np.array(getattr(point, name)) for name in OperatingPoint.__slots__}
-    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist())) if others else None
+    block = replicas[0].engine.block_size
+    computed = tuple(computed_lengths(item, block) for item in classes)
+    prompts = prompt_law(computed, tuple(mix.tolist())) if others else None
     known: dict[tuple[Replica, float], OperatingPoint] = {}
     for index in others:
         replica = replicas[index]

@@ -205,7 +205,7 @@ def excess_s(
     ----------
     coefficients : (5,) ndarray
         Affine (or tangent) law.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of the mix.
     laws, shares : tuple
         Length laws of the classes and their shares.

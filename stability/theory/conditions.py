@@ -70,7 +70,7 @@ def work_s(coefficients: FloatArray, demand: FloatArray) -> FloatArray:
     ----------
     coefficients : (..., 5) ndarray
         (c0, cp, cd, ck, ca) of the affine law.
-    demand : (..., 14) ndarray
+    demand : (..., 15) ndarray
         Mean demand, see `Demand`.
     """
     return np.asarray((coefficients[..., 1:] * demand[..., :4]).sum(axis=-1))
@@ -88,7 +88,7 @@ def affine_capacity(coefficients: FloatArray, demand: FloatArray, shares: FloatA
     ----------
     coefficients : (..., 5) ndarray
         Step-time law.
-    demand : (..., 14) ndarray
+    demand : (..., 15) ndarray
         Mean demand.
     shares : (..., 3) ndarray
         `occupancy` of each resource.
@@ -98,7 +98,7 @@ def affine_capacity(coefficients: FloatArray, demand: FloatArray, shares: FloatA
     One KV-bound replica: c0 = 10 ms, work 20 ms a request, 5 iterations' worth of memory each:
 
     >>> import numpy as np
-    >>> law, demand = np.array([0.01, 1e-4, 0, 0, 0]), np.array([200.0] + 13 * [0.0])
+    >>> law, demand = np.array([0.01, 1e-4, 0, 0, 0]), np.array([200.0] + 14 * [0.0])
     >>> float(affine_capacity(law, demand, np.array([5.0, 1.0, 1.0])).round(3))
     14.286
     """
@@ -133,7 +133,7 @@ def proved_capacity(
     ----------
     majorants : (m, 5) ndarray
         Affine laws that are nowhere below the step-time law; none if none is known.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand.
     limits : (3,) ndarray
         Capacities of the resources.

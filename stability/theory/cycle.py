@@ -43,7 +43,7 @@ TOLERANCE, MOST_LIVES = 1e-3, 48
 
 def can_overflow(replica: Replica, demand: FloatArray) -> bool:
     """Whether a full batch that grows in step fills the cache before it completes."""
-    size = demand[Demand.PREFILL] + demand[Demand.DECODE]
+    size = demand[Demand.PROMPT] + demand[Demand.DECODE]
     return bool(replica.engine.max_num_seqs * size > replica.usable_kv_tokens - replica.watermark_tokens)
 
 
@@ -79,7 +79,7 @@ def cycle_capacity(
         With a gate; a chunk gate is followed as a prompt gate.
     coefficients : (5,) ndarray
         Its step-time law, or the tangent where it operates.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of a request.
     laws, shares
         The mix of length laws.
@@ -109,7 +109,7 @@ def cycle_capacity(
     weight = np.where(fills < slots, math.exp(-walk.exponent * run.swing * run.kv_tokens), 1.0)
     kept = 1 / (1 + run.evictions_per_request)
     e = run.evictions_per_request + kept * float(at.per_request[0]) * float((weight * binding).mean())
-    redone = demand[Demand.PREFILL] + at.generated_tokens
+    redone = demand[Demand.PROMPT] + at.generated_tokens
     gone = (
         missed(redone, laws, shares) if replica.engine.prefix_caching else np.ones(1)
     )  # in the cycle itself, all of it

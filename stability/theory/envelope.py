@@ -27,7 +27,7 @@ def upper_bound(law: IterationLaw, demand: FloatArray, limits: FloatArray) -> fl
     ----------
     law : IterationLaw
         Step-time law.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of a request, see `Demand`.
     limits : (3,) ndarray
         Capacities of the resources, see `conditions.capacities`.

@@ -123,7 +123,7 @@ def gate_capacity(
         Limits and admission of each replica.
     coefficients : (n, 5) ndarray
         Affine step-time laws (or tangents).
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request.
     laws, shares
         The mix of length laws.
@@ -138,7 +138,7 @@ def gate_capacity(
     spared = y.copy()
     if full.any():
         y[full], e[full], lost[full], spared[full] = _when_full(gates.rows(full), demand[full], laws, shares)
-    gone = np.where(gates.prefix_caching, missed(demand[:, Demand.PREFILL] + lost, laws, shares), 1.0)
+    gone = np.where(gates.prefix_caching, missed(demand[:, Demand.PROMPT] + lost, laws, shares), 1.0)
     tokens, work = second_prefill(coefficients, demand, lost, gone)
     plain = coefficients[:, 0] / y + work_s(coefficients, demand) + e * work
     vain_s, vain_tokens, vain_evictions, most_s = np.zeros((4, len(free)))
@@ -189,14 +189,14 @@ def second_prefill(
     ----------
     coefficients : (n, 5) ndarray
         Step-time law.
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request.
     lost : (n,) ndarray
         Tokens a victim had generated.
     share : (n,) ndarray
         Share of its tokens, the last ones, whose KV is gone; 1 without prefix caching.
     """
-    prompt = demand[:, Demand.PREFILL]
+    prompt = demand[:, Demand.PROMPT]
     _, prefill, decode, read, attention = coefficients.T
     redone = prompt + lost
     context = (demand[:, Demand.CONTEXT] + prompt * lost + lost * lost / 2) * (1 - (1 - share) ** 2)
@@ -218,7 +218,7 @@ def _when_full(
     """
     memory, slots, budget = gates.limits.T
     prompt, volume, iterations, decodes = (
-        demand[:, d] for d in (Demand.PREFILL, Demand.VOLUME, Demand.ITERATIONS, Demand.DECODE)
+        demand[:, d] for d in (Demand.PROMPT, Demand.VOLUME, Demand.ITERATIONS, Demand.DECODE)
     )
     spread = np.sqrt(resident_variance(demand))
     y = np.minimum((memory - gates.headroom) / volume, np.minimum(*_other_rows(gates, demand)))

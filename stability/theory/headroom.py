@@ -42,7 +42,7 @@ def closed_form_headroom(
     ----------
     coefficients : (5,) ndarray
         Affine step-time law, or a tangent.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of a request.
     limits : (3,) ndarray
         KV tokens, slots, token budget.

@@ -30,10 +30,11 @@ from .coupled import worker_of
 from .fluctuations import Ages
 from .moments import Demand
 from .prefill import prefill_wait
+from .prefix_analysis import settled, unsettled
 from .readings import like_engine, stand_in
 from .report import PoolReport
-from .solve import Solution, solve
-from .steps import PromptLaw, prompt_law
+from .solve import Solution, computed_mix, solve
+from .steps import prompt_law
 
 RATE_TOLERANCE = 1e-3
 """Relative accuracy of a rate that meets a target."""
@@ -167,6 +168,9 @@ def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> Lat
     """
     check_choice("wait", wait, ("diffusion", "gaussian"))
     steady = workload.averaged()
+    if unsettled([item for item in steady.classes if item.mean_rate_per_s > 0]):
+        parts = [latency(alone, at_hits, wait=wait) for alone, at_hits in settled(fleet, steady)]
+        return _over_pools([part.pools[0] for part in parts])
     report = analyze(fleet, steady)
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
@@ -182,6 +186,10 @@ def latency(fleet: Fleet, workload: Workload, *, wait: str = "diffusion") -> Lat
         found.append(
             PoolLatency(**{name: getattr(same, name) for name in same.__slots__ if name != "name"}, name=pool.name)
         )
+    return _over_pools(found)
+
+
+def _over_pools(found: Sequence[PoolLatency]) -> LatencyReport:
     return LatencyReport(
         pools=tuple(found),
         itl_s=max(pool.itl_s for pool in found),
@@ -289,19 +297,19 @@ def _pool_latency(
     )
     kv_var, claim_var, running_var = ages.variances(lam, at.iteration_s)
     claimed = lam * at.iteration_s * demand[Demand.VOLUME if evicts else Demand.RESERVED]
-    prompts = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+    prompts = prompt_law(*computed_mix(classes, mix, replica.engine.block_size))
     decodes = min(lam * at.iteration_s * demand[Demand.DECODE], room[1])
     prefill = prefill_wait(prompts, lam, at, coefficients, max(room[2] - decodes, 1.0), room[2])
     usage = _Usage(float(claimed), at.kv_occupancy * float(room[0]), claim_var, at.running_mean, running_var)
     if wait == "gaussian":
-        arriving = demand[Demand.PREFILL] + (0.0 if evicts else demand[Demand.DECODE] + 1)
+        arriving = demand[Demand.PROMPT] + (0.0 if evicts else demand[Demand.DECODE] + 1)
         slots = max(1.0, float(1 / solved.shares[row].max()) * demand[Demand.ITERATIONS])
         waits = _gaussian_wait(usage, room, replica.watermark_tokens + arriving, at, demand, slots)
         mean_s = prefill.mean_s + waits.probability * waits.mean_s
         tail = waits.mean_s * math.log(waits.probability / 0.01) if waits.probability > 0.01 else 0.0
         p99_s = prefill.p99_s + tail
     else:
-        waits = _diffusion_wait(usage, replica, evicts, solved, row, lam, coefficients, classes, mix, prompts)
+        waits = _diffusion_wait(usage, replica, evicts, solved, row, lam, coefficients, classes, mix)
         mean_s = prefill.mean_s + waits.probability * waits.mean_s if waits.probability > 0 else prefill.mean_s
         p99_s = prefill.quantile_s(0.99, waits)
     overloaded = at.load >= 1
@@ -350,7 +358,6 @@ def _diffusion_wait(
     coefficients: FloatArray,
     classes: Sequence[RequestClass],
     mix: FloatArray,
-    prompts: PromptLaw,
 ) -> Wait:
     """The longer of the waits for memory and for slots; the token budget's is in the prefill queue.
 
@@ -359,8 +366,9 @@ def _diffusion_wait(
     demand, capacity, engine = solved.demand[row], float(solved.capacity[row]), replica.engine
     room = capacities(replica)
     if evicts:
-        s, p = prompts.values, prompts.probabilities
-        left_over = dot(p, s.astype(np.float64) ** 2) / (2 * demand[Demand.PREFILL])
+        whole = prompt_law(tuple(item.lengths for item in classes), tuple(mix.tolist()))
+        s, p = whole.values.astype(np.float64), whole.probabilities
+        left_over = dot(p, s**2) / (2 * dot(p, s))
     else:
         left_over = demand[Demand.LIMIT_SQUARE] / (2 * demand[Demand.LIMIT])
     stretched = lam / max(1 - lam * float(work_s(coefficients, demand)), 1e-9)

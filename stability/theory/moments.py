@@ -15,15 +15,16 @@ from functools import lru_cache
 import numpy as np
 
 from .._types import FloatArray, IntArray, dot, read_only
-from ..model.lengths import AtomPart, Lengths, ProductPart
+from ..model.lengths import AtomPart, Discrete, Lengths, ProductPart
 from . import footprint
+from .cached import behind, found_tokens
 
 
 class Demand(IntEnum):
     """Entries of a demand vector, per request. The first four carry the step-time law's coefficients."""
 
     PREFILL = 0
-    """s: prompt tokens."""
+    """s: prompt tokens computed, those found in the prefix cache left out."""
     DECODE = 1
     """o - 1: decode tokens."""
     READ = 2
@@ -50,6 +51,8 @@ class Demand(IntEnum):
     """Sum over its prefill chunks of attention work * KV held, tokens**3."""
     READ_HELD = 13
     """Sum over its decodes of the square of the KV held, tokens**2."""
+    PROMPT = 14
+    """s: prompt tokens, found in the prefix cache or not."""
 
 
 N_DEMANDS = len(Demand)
@@ -64,9 +67,9 @@ class Moments:
 
     Attributes
     ----------
-    mean : (14,) ndarray
+    mean : (15,) ndarray
         E of each `Demand`.
-    covariance : (14, 14) ndarray or None
+    covariance : (15, 15) ndarray or None
         Covariance of a request's demands, for observed lengths.
     samples : int
         Observed requests behind the means; 0 for an exact law.
@@ -78,7 +81,13 @@ class Moments:
 
 
 @lru_cache(maxsize=512)
-def moments(lengths: Lengths, budget: int, block_size: int = 1, max_output_tokens: int | None = None) -> Moments:
+def moments(
+    lengths: Lengths,
+    budget: int,
+    block_size: int = 1,
+    max_output_tokens: int | None = None,
+    cached_prefix_tokens: int = 0,
+) -> Moments:
     """Mean demands of requests drawn from `lengths`.
 
     Parameters
@@ -91,16 +100,18 @@ def moments(lengths: Lengths, budget: int, block_size: int = 1, max_output_token
         KV block, tokens.
     max_output_tokens : int, optional
         Output limit that reservation sets aside; without it each request's own output.
+    cached_prefix_tokens : int >= 0
+        Leading prompt tokens of every request that are found in the prefix cache, besides those of observed requests.
     """
     mean = np.zeros(N_DEMANDS)
     second = np.zeros((N_DEMANDS, N_DEMANDS))
     samples = 0
     for part in lengths.parts():
         if isinstance(part, ProductPart):
-            mean += part.weight * _product_mean(part, budget, block_size, max_output_tokens)
+            mean += part.weight * _behind_prefix(part, budget, block_size, max_output_tokens, cached_prefix_tokens)
             samples = -1
         else:
-            first, square = _atom_sums(part, budget, block_size, max_output_tokens)
+            first, square = _atom_sums(part, budget, block_size, max_output_tokens, cached_prefix_tokens)
             mean += part.weight * first
             second += part.weight * square
             samples = len(part.prompt_tokens) if samples == 0 and part.probabilities is None else -1
@@ -110,12 +121,21 @@ def moments(lengths: Lengths, budget: int, block_size: int = 1, max_output_token
 
 
 def demands(
-    prompt_tokens: IntArray, output_tokens: IntArray, budget: int, block_size: int, max_output_tokens: int | None = None
+    prompt_tokens: IntArray,
+    output_tokens: IntArray,
+    budget: int,
+    block_size: int,
+    max_output_tokens: int | None = None,
+    cached_prefix_tokens: IntArray | None = None,
 ) -> FloatArray:
-    """The demand of each given request. Shape (14, n)."""
+    """The demand of each given request. Shape (15, n)."""
+    if cached_prefix_tokens is not None:
+        c = found_tokens(prompt_tokens, cached_prefix_tokens, block_size)
+        table = demands(prompt_tokens - c, output_tokens, budget, block_size, max_output_tokens)
+        return behind(table, c, c.astype(np.float64) ** 2)
     s, o = prompt_tokens, output_tokens
     table = np.empty((N_DEMANDS, len(s)))
-    table[Demand.PREFILL] = s
+    table[Demand.PREFILL] = table[Demand.PROMPT] = s
     table[Demand.DECODE] = o - 1
     table[Demand.READ] = footprint.reads(s, o)
     table[Demand.CONTEXT] = table[Demand.PREFILL] ** 2 / 2
@@ -137,7 +157,7 @@ def demands(
 
 
 def mean_over(parts: Iterable[Moments], shares: FloatArray) -> FloatArray:
-    """Mean demand of a mix of classes with the given shares. Shape (14,)."""
+    """Mean demand of a mix of classes with the given shares. Shape (15,)."""
     return np.asarray(sum(share * item.mean for share, item in zip(shares, parts, strict=True)))
 
 
@@ -157,18 +177,40 @@ def tail_probability(lengths: Lengths, tokens: int) -> float:
 
 
 def _atom_sums(
-    part: AtomPart, budget: int, block_size: int, max_output_tokens: int | None
+    part: AtomPart, budget: int, block_size: int, max_output_tokens: int | None, cached_prefix_tokens: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """Mean of the demands and of their products."""
     first, square = np.zeros(N_DEMANDS), np.zeros((N_DEMANDS, N_DEMANDS))
     count = len(part.prompt_tokens)
     for start in range(0, count, ROWS):
         rows = slice(start, start + ROWS)
-        table = demands(part.prompt_tokens[rows], part.output_tokens[rows], budget, block_size, max_output_tokens)
+        s, o, cached = part.prompt_tokens[rows], part.output_tokens[rows], None
+        if part.cached_prefix_tokens is not None:
+            cached = np.maximum(part.cached_prefix_tokens[rows], cached_prefix_tokens)
+        elif cached_prefix_tokens:
+            cached = np.full(len(s), cached_prefix_tokens)
+        table = demands(s, o, budget, block_size, max_output_tokens, cached)
         weights = np.full(table.shape[1], 1.0 / count) if part.probabilities is None else part.probabilities[rows]
         first += table @ weights
         square += (table * weights) @ table.T
     return first, square
+
+
+def _behind_prefix(
+    part: ProductPart, budget: int, block_size: int, max_output_tokens: int | None, cached_prefix_tokens: int
+) -> FloatArray:
+    """Mean demand with a constant prefix found: prompts with equally many blocks found are a product law each."""
+    if not cached_prefix_tokens:
+        return _product_mean(part, budget, block_size, max_output_tokens)
+    s, ps = part.prompt.values, part.prompt.probabilities
+    found = found_tokens(s, cached_prefix_tokens, block_size)
+    mean = np.zeros(N_DEMANDS)
+    for c in np.unique(found).tolist():
+        rows = found == c
+        rest = Discrete((s[rows] - c).tolist(), ps[rows].tolist())
+        of = _product_mean(ProductPart(1.0, rest, part.output), budget, block_size, max_output_tokens)
+        mean += float(ps[rows].sum()) * behind(of, c, c * c)
+    return mean
 
 
 def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_tokens: int | None) -> FloatArray:
@@ -201,7 +243,7 @@ def _product_mean(part: ProductPart, budget: int, block_size: int, max_output_to
         reserved = dot(ps, limit * count) + limit1 * d1
 
     mean = np.empty(N_DEMANDS)
-    mean[Demand.PREFILL] = s1
+    mean[Demand.PREFILL] = mean[Demand.PROMPT] = s1
     mean[Demand.DECODE] = d1
     mean[Demand.READ] = d1 * s1 + (d2 + d1) / 2
     mean[Demand.CONTEXT] = s2 / 2

@@ -57,7 +57,7 @@ def operating_point(coefficients: FloatArray, demand: FloatArray, rate_per_s: Fl
     ----------
     coefficients : (..., 5) ndarray
         Affine (or effective) step-time law.
-    demand : (..., 14) ndarray
+    demand : (..., 15) ndarray
         Mean demand.
     rate_per_s : (...,) ndarray, > 0
         Arrivals per replica, 1/s; `rate * E[W] < 1`.
@@ -98,7 +98,7 @@ def law_operating_point(
     ----------
     law : IterationLaw
         Step-time law.
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand.
     prompts : PromptLaw
         Prompt lengths.

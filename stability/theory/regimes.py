@@ -22,7 +22,7 @@ from .cycle import can_overflow, cycle_capacity
 from .eviction import few_running
 from .gate import GateCapacity, Gates, gate_capacity
 from .moments import Demand
-from .steps import prompt_law, tangent_laws
+from .steps import PromptLaw, prompt_law, tangent_laws
 from .synchrony import roots_outside
 
 DOUBT, CYCLE_DOUBT = 0.10, 0.25
@@ -85,6 +85,7 @@ def gated(
     shares: tuple[float, ...],
     *,
     exact: bool = True,
+    prompts: PromptLaw | None = None,
 ) -> Gated:
     """Capacity of the evicting gates among `replicas`, and the doubts about it.
 
@@ -93,12 +94,14 @@ def gated(
     replicas : sequence of Replica
     coefficients : (n, 5) ndarray
         Step-time laws, or tangents.
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request at each.
     limits : (n, 3) ndarray
         KV tokens, slots, token budget.
     laws, shares
         The mix of length laws.
+    prompts : PromptLaw, optional
+        Prompt tokens computed, where some are found in the prefix cache; those of `laws` without it.
     exact : bool
         Whether to take tangents of laws that are not affine where the gates operate, and to follow limit cycles; else
         `coefficients` are used as they are, and cycles left out.
@@ -111,7 +114,7 @@ def gated(
         chosen = [replicas[row] for row in rows.tolist()]
         coefficients = coefficients.copy()
         found, coefficients[rows] = _at_operating_point(
-            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares, exact
+            chosen, coefficients[rows], demand[rows], limits[rows], laws, shares, exact, prompts
         )
         capacity[rows], spared[rows], per_request[rows], evicting[rows] = (
             found.capacity_per_s,
@@ -162,6 +165,7 @@ def _at_operating_point(
     laws: tuple[Lengths, ...],
     shares: tuple[float, ...],
     tangent: bool,
+    prompts: PromptLaw | None = None,
 ) -> tuple[GateCapacity, FloatArray]:
     """Capacity of the gates, with the tangents of laws that are not affine taken where they operate."""
     gates = Gates(
@@ -173,7 +177,11 @@ def _at_operating_point(
     found = gate_capacity(gates, coefficients, demand, laws, shares)
     if tangent and not all(isinstance(replica.iteration, IterationTime) for replica in replicas):
         coefficients = tangent_laws(
-            [replica.iteration for replica in replicas], prompt_law(laws, shares), demand, found.per_iteration, limits
+            [replica.iteration for replica in replicas],
+            prompt_law(laws, shares) if prompts is None else prompts,
+            demand,
+            found.per_iteration,
+            limits,
         )
         found = gate_capacity(gates, coefficients, demand, laws, shares)
     return found, coefficients

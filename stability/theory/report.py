@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._extras import needs
 from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .prefix_report import PrefixReport
 
 if TYPE_CHECKING:
     import pandas
@@ -124,6 +125,9 @@ class StabilityReport:
     references : tuple of str
     peak : StabilityReport or None
         The same at the peak window of a rate schedule.
+    prefixes : PrefixReport or None
+        The prefix caches, for workloads with sessions; capacity is then that with a cold cache, the operating point that of
+        the equilibrium with the most hits.
 
     Examples
     --------
@@ -151,6 +155,7 @@ class StabilityReport:
     assumptions: tuple[str, ...]
     references: tuple[str, ...] = REFERENCES
     peak: StabilityReport | None = field(default=None)
+    prefixes: PrefixReport | None = field(default=None)
 
     def __bool__(self) -> bool:
         raise no_truth("StabilityReport")
@@ -166,7 +171,10 @@ class StabilityReport:
         low, high = self.capacity_interval
         sampled = high > low * (1 + 1e-9)
         interval = f" (95 %: {low:.4g} .. {high:.4g})" if sampled else ""
-        where = " at capacity" if self.load >= 1 else ""
+        warm = self.prefixes is not None and any(
+            p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool
+        )
+        where = " at capacity" if self.load >= 1 and not warm else ""
         found = [
             ("verdict", str(self.verdict)),
             ("because", self.reason),
@@ -187,11 +195,34 @@ class StabilityReport:
             ("running per replica", f"{self.running_mean:.4g}" + where),
             ("evictions per request", f"{self.evictions_per_request:.3g} when memory is full"),
         ]
+        found += self._prefix_rows()
         if self.peak is not None:
             found.append(
                 ("at the peak", f"{self.peak.verdict}, {rate(self.peak.rate_per_s)}, load {percent(self.peak.load)}")
             )
         return found
+
+    def _prefix_rows(self) -> list[tuple[str, str]]:
+        """What the prefix caches of the binding pool find, for people."""
+        binding = [] if self.prefixes is None else [p for p in self.prefixes.pools if p.name == self.binding_pool]
+        if not binding:
+            return []
+        (pool,) = binding
+        point = pool.at
+        state = (
+            "none in a backlog: no equilibrium at this rate"
+            if point is None
+            else (
+                f"{percent(point.hit_rate)} of the prompt tokens, {percent(point.conversation_hits)} of the conversations"
+            )
+        )
+        rows = [
+            ("  with a warm cache", rate(pool.warm_capacity_per_s) + "; the capacity above is that with a cold one")
+        ]
+        rows.append(("found in the prefix cache", state))
+        if point is not None and point.residence_s < float("inf"):
+            rows.append(("unused prefixes stay", seconds(point.residence_s)))
+        return rows
 
     def summary(self) -> str:
         """The report as a text table, with a line per pool when there are several."""

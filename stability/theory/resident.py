@@ -19,7 +19,7 @@ def resident_moments(demand: FloatArray) -> tuple[float, float]:
 
     Parameters
     ----------
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of the mix.
     """
     decodes = float(demand[Demand.DECODE])

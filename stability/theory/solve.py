@@ -21,7 +21,8 @@ from ..model.replica import Replica
 from ..model.workload import RequestClass
 from . import conditions, envelope, footprint
 from .conditions import BOUND_ROWS, GATE_ROWS, RESERVE_ROWS, Resource
-from .moments import N_DEMANDS, Demand, Moments, mean_over, moments, standard_error
+from .hits import class_moments, computed_lengths
+from .moments import N_DEMANDS, Demand, Moments, mean_over, standard_error
 from .readings import reading, stand_in
 from .regimes import evicts as evicts_of
 from .regimes import gated
@@ -68,7 +69,7 @@ class Solution:
 
     Attributes
     ----------
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of the mix.
     coefficients : (n, 5) ndarray
         Step-time law, or the tangent to its mean with the binding resource full.
@@ -184,12 +185,15 @@ def _solve_distinct(
     shares = np.where(evicts[:, None], demand[:, list(GATE_ROWS)] / free, reserve_shares)
 
     affine = np.array([isinstance(replica.iteration, IterationTime) for replica in replicas])
-    laws, prompts = [replica.iteration for replica in replicas], prompt_law(*_mix(classes, mix))
+    laws, prompts = (
+        [replica.iteration for replica in replicas],
+        prompt_law(*computed_mix(classes, mix, replicas[0].engine.block_size)),
+    )
     coefficients = tangent_laws(laws, prompts, demand, 1 / shares.max(axis=-1), limits)
     upper = conditions.affine_capacity(coefficients, demand, least[:, list(BOUND_ROWS)] / limits)
     for row in np.flatnonzero(~affine).tolist():
         upper[row] = envelope.upper_bound(replicas[row].iteration, least[row], limits[row])
-    gates = gated(replicas, coefficients, demand, limits, *_mix(classes, mix))
+    gates = gated(replicas, coefficients, demand, limits, *_mix(classes, mix), prompts=prompts)
     coefficients = gates.coefficients
     capacity = np.where(evicts, gates.capacity, conditions.affine_capacity(coefficients, demand, shares))
     # The share of memory at which the flow balance gives the gate's capacity, so that its load there is 1.
@@ -249,6 +253,13 @@ def _mix(classes: Sequence[RequestClass], mix: FloatArray) -> tuple[tuple[Length
     return tuple(item.lengths for item in classes), tuple(mix.tolist())
 
 
+def computed_mix(
+    classes: Sequence[RequestClass], mix: FloatArray, block_size: int
+) -> tuple[tuple[Lengths, ...], tuple[float, ...]]:
+    """The same with the prompt tokens that are computed: those found in the prefix cache left out."""
+    return tuple(computed_lengths(item, block_size) for item in classes), tuple(mix.tolist())
+
+
 def _demands(
     replicas: Sequence[Replica], classes: Sequence[RequestClass], mix: FloatArray
 ) -> tuple[FloatArray, list[list[Moments]]]:
@@ -258,7 +269,7 @@ def _demands(
     for row, replica in enumerate(replicas):
         key = (replica.engine.max_num_batched_tokens, replica.engine.block_size)
         if key not in known:
-            found = [moments(item.lengths, *key, item.max_output_tokens) for item in classes]
+            found = [class_moments(item, *key) for item in classes]
             known[key] = mean_over(found, mix), found
         demand[row] = known[key][0]
         parts.append(known[key][1])
@@ -279,9 +290,7 @@ def _crowded(
     budget = limits[:, Resource.TOKEN_BUDGET]
     for row in np.flatnonzero(decodes > CROWDED * budget).tolist():
         room = max(1, int(budget[row] - min(decodes[row], limits[row, Resource.BATCH_SLOTS] - 1)))
-        found = [
-            moments(item.lengths, room, replicas[row].engine.block_size, item.max_output_tokens) for item in classes
-        ]
+        found = [class_moments(item, room, replicas[row].engine.block_size) for item in classes]
         demand[row] = mean_over(found, mix)
     return demand
 
@@ -289,7 +298,7 @@ def _crowded(
 def _few_fit(demand: FloatArray, free: FloatArray, limits: FloatArray) -> BoolArray:
     """Where a typical resident request takes much of the cache, or a block much of a request."""
     typical = demand[:, Demand.LIMIT_SQUARE] / demand[:, Demand.LIMIT]
-    coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PREFILL] + demand[:, Demand.DECODE])
+    coarse = demand[:, Demand.LIMIT] > (1 + COARSE) * (demand[:, Demand.PROMPT] + demand[:, Demand.DECODE])
     binds = demand[:, Demand.RESERVED] / free > 0.5 * demand[:, Demand.ITERATIONS] / limits[:, Resource.BATCH_SLOTS]
     return np.asarray(((typical > FEW_FIT * free) | coarse) & binds)
 

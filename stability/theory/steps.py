@@ -153,7 +153,7 @@ def composition(demand: FloatArray, prompts: PromptLaw, per_iteration: float, bu
 
     Parameters
     ----------
-    demand : (14,) ndarray
+    demand : (15,) ndarray
         Mean demand of a request.
     prompts : PromptLaw
         Prompt lengths.
@@ -202,7 +202,7 @@ def tangent_laws(
         One per replica.
     prompts : PromptLaw
         Prompt lengths.
-    demand : (n, 14) ndarray
+    demand : (n, 15) ndarray
         Mean demand of a request at each replica.
     per_iteration : (n,) ndarray
         Completions per iteration (y).

@@ -212,9 +212,6 @@ def test_what_has_no_theory_yet_says_so() -> None:
     for pool in (st.Pool("p", replica(), role="prefill"), st.Pool("p", replica(), 4, role="decode")):
         with pytest.raises(NotModelledError, match="no analysis yet"):
             st.analyze(st.Fleet([pool]), workload)
-    cached = st.Workload([st.RequestClass("c", 1.0, UNIFORM, cached_prefix_tokens=10)])
-    with pytest.raises(NotModelledError, match="cached_prefix_tokens"):
-        st.analyze(st.Fleet.of(replica()), cached)
 
 
 def test_replicas_needed_by_hand() -> None:

@@ -165,6 +165,9 @@ class LengthsSection(Section):
     catalog: Text | None = Field(default=None, description="the name of a workload that `stability catalog` lists")
     trace: Text | None = Field(default=None, description="a trace file, relative to the plan")
     format: Text | None = Field(default=None, description="the format of the trace; told by its first line if omitted")
+    prefix_hits: bool = Field(
+        default=False, description="whether prompt tokens that the trace says are in the prefix cache are found there"
+    )
     prompt: MarginalSection | None = Field(default=None, description="the law of prompt lengths")
     output: MarginalSection | None = Field(default=None, description="the law of output lengths")
     spearman: Number | None = Field(default=None, gt=-1, lt=1, description="the rank correlation of prompt and output")
@@ -192,7 +195,7 @@ class LengthsSection(Section):
         trace = self.read_trace(source)
         if rate_per_s is None and trace.rate_per_s is None:
             raise InputError(f"the requests of {self.trace} all come at once, must have a rate. Give rate_per_s.")
-        lengths = laws.Empirical(trace.prompt_tokens, trace.output_tokens)
+        lengths = trace.workload(prefix_hits=self.prefix_hits).lengths
         return lengths, trace.rate_per_s if rate_per_s is None else rate_per_s
 
     def _law(self, source: PlanSource) -> laws.Lengths:
@@ -211,10 +214,14 @@ class LengthsSection(Section):
         return laws.Independent(prompt, output)
 
     def _check_keys(self) -> None:
-        shapes = (("catalog",), ("trace", "format"), ("prompt", "output", "spearman"), ("mixture",))
-        given = set(self.given())
+        shapes = (("catalog",), ("trace", "format", "prefix_hits"), ("prompt", "output", "spearman"), ("mixture",))
+        given = set(self.given()) - (set() if self.prefix_hits else {"prefix_hits"})
         fits = any(given and given <= set(shape) for shape in shapes)
-        if not fits or ("prompt" in given) != ("output" in given) or given in ({"format"}, {"spearman"}):
+        if (
+            not fits
+            or ("prompt" in given) != ("output" in given)
+            or given in ({"format"}, {"spearman"}, {"prefix_hits"})
+        ):
             raise InputError(
                 f"the keys {', '.join(sorted(given)) or '(none)'}, must be a catalog name, {{trace: FILE}}, "
                 "{prompt: ..., output: ...} or {mixture: [...]}. Choose one of them."

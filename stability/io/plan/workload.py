@@ -9,12 +9,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ...model.arrivals import Arrivals, Poisson, RateSchedule, Renewal
+from ...model.lengths import Lengths
 from ...model.workload import RequestClass, Workload
 from ..traces import Trace
 from .lengths import LengthsSection
 from .problems import Problems
 from .schedule import ScheduleSection
 from .section import NonNegative, PositiveRate, Rate, Section, Text, Tokens, TokensOrNone
+from .sessions import SessionsSection
 from .source import Key
 
 _REPLAY = " = 'replay', must come"
@@ -43,9 +45,11 @@ class ArrivalsSection(Section):
 class ClassSection(Section):
     """Requests of one kind."""
 
+    one_of: ClassVar[tuple[str, ...]] = ("lengths", "sessions")
     name: Text = Field(description="a name of its own")
     rate_per_s: Rate | None = Field(default=None, description="the mean arrival rate, 1/s; a trace's own if omitted")
-    lengths: LengthsSection = Field(description="the lengths of prompt and output")
+    lengths: LengthsSection | None = Field(default=None, description="the lengths of prompt and output")
+    sessions: SessionsSection | None = Field(default=None, description="the sessions that its requests are turns of")
     value: NonNegative = Field(default=1.0, description="what serving one request is worth")
     max_output_tokens: Tokens | None = Field(
         default=None, description="the output limit that reservation sets aside, tokens"
@@ -56,9 +60,12 @@ class ClassSection(Section):
 class WorkloadSection(Section):
     """What arrives at the fleet."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("lengths", "classes")
+    one_of: ClassVar[tuple[str, ...]] = ("lengths", "sessions", "classes")
     rate_per_s: PositiveRate | None = Field(default=None, description="the mean arrival rate over all classes, 1/s")
     lengths: LengthsSection | None = Field(default=None, description="the lengths of prompt and output, for one class")
+    sessions: SessionsSection | None = Field(
+        default=None, description="conversations of several turns, for one class; rate_per_s counts turns"
+    )
     classes: list[ClassSection] | None = Field(default=None, min_length=1, description="request classes")
     arrivals: ArrivalsSection | None = Field(
         default=None, description="the spacing of arrivals; replay for a trace, poisson for anything else if omitted"
@@ -79,11 +86,36 @@ class WorkloadSection(Section):
             schedule = problems.attempt((*key, "schedule"), lambda: section.build(problems.source))
             if schedule is None:
                 return None
+        if self.sessions is not None:
+            return self._of_sessions(problems, key, self.sessions, schedule)
         if self.lengths is None:
             return self._of_classes(problems, key, schedule)
         if self.replays:
             return self._replay(problems, key, self.lengths)
         return self._drawn(problems, key, self.lengths, schedule)
+
+    def _of_sessions(
+        self, problems: Problems, key: Key, section: SessionsSection, schedule: RateSchedule | None
+    ) -> Workload | None:
+        if self.arrivals is not None and self.arrivals.process == "replay":
+            problems.note((*key, "arrivals"), f"{_REPLAY} with lengths of a trace, not with sessions. Use poisson.")
+        if self.cached_prefix_tokens is not None:
+            what = f" = {self.cached_prefix_tokens}, must be absent with sessions, whose hits follow from the cache. Remove it."
+            problems.note((*key, "cached_prefix_tokens"), what)
+        rate = self.rate_per_s if schedule is None else self._at_rate(schedule)
+        if rate is None:
+            problems.note(key, _NO_RATE)
+            return None
+        sessions = problems.attempt((*key, "sessions"), section.build)
+        if sessions is None:
+            return None
+        limit = self.max_output_tokens
+
+        def workload() -> Workload:
+            item = RequestClass("sessions", rate, sessions.lengths, max_output_tokens=limit, sessions=sessions)
+            return Workload([item], self._process())
+
+        return problems.attempt(key, workload)
 
     @property
     def replays(self) -> bool:
@@ -104,10 +136,10 @@ class WorkloadSection(Section):
             )
             return None
         trace = problems.attempt((*key, "lengths"), lambda: lengths.read_trace(problems.source))
-        return None if trace is None else problems.attempt(key, lambda: self._replayed(trace))
+        return None if trace is None else problems.attempt(key, lambda: self._replayed(trace, lengths.prefix_hits))
 
-    def _replayed(self, trace: Trace) -> Workload:
-        workload = trace.workload()
+    def _replayed(self, trace: Trace, prefix_hits: bool) -> Workload:
+        workload = trace.workload(prefix_hits=prefix_hits)
         if self.rate_per_s is not None:
             workload = workload.scaled(rate_per_s=self.rate_per_s)
         return Workload([self._limited(workload.classes[0])], workload.arrivals)
@@ -169,10 +201,19 @@ class WorkloadSection(Section):
 
 
 def _class(section: ClassSection, problems: Problems, key: Key) -> RequestClass | None:
-    drawn = problems.attempt((*key, "lengths"), lambda: section.lengths.build(problems.source, section.rate_per_s))
-    if drawn is None:
-        return None
-    lengths, rate = drawn
+    sessions, rate = None, section.rate_per_s
+    if section.sessions is not None:
+        sessions = problems.attempt((*key, "sessions"), section.sessions.build)
+        if sessions is None:
+            return None
+        lengths: Lengths = sessions.lengths
+    else:
+        of = section.lengths
+        assert of is not None
+        drawn = problems.attempt((*key, "lengths"), lambda: of.build(problems.source, section.rate_per_s))
+        if drawn is None:
+            return None
+        lengths, rate = drawn
     if rate is None:
         problems.note(key, _NO_RATE)
         return None
@@ -185,5 +226,6 @@ def _class(section: ClassSection, problems: Problems, key: Key) -> RequestClass 
             value=section.value,
             max_output_tokens=section.max_output_tokens,
             cached_prefix_tokens=section.cached_prefix_tokens,
+            sessions=sessions,
         ),
     )

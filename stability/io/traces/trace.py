@@ -67,9 +67,28 @@ class Trace:
         """Arrivals per second over the span; None if all come at once."""
         return (len(self) - 1) / self.span_s if self.span_s > 0 else None
 
-    def workload(self) -> Workload:
-        """A workload that replays exactly these requests. Every prompt token counts: prefix hits are left out."""
-        return Workload.from_requests(self.arrival_s, self.prompt_tokens, self.output_tokens)
+    def workload(self, *, prefix_hits: bool = False) -> Workload:
+        """A workload that replays exactly these requests.
+
+        Parameters
+        ----------
+        prefix_hits : bool
+            Whether prompt tokens that an unbounded prefix cache would hold are found; without it every prompt token is computed.
+
+        Raises
+        ------
+        InputError
+            If prefix hits are asked for and the trace has none recorded.
+        """
+        if prefix_hits and self.cached_prefix_tokens is None:
+            raise InputError(
+                f"prefix_hits = True, but {self.source or 'the trace'} records no prefix hits. Leave it out, or use a trace with "
+                "a column prefix_hit_tokens."
+            )
+        cached = self.cached_prefix_tokens if prefix_hits else None
+        return Workload.from_requests(
+            self.arrival_s, self.prompt_tokens, self.output_tokens, cached_prefix_tokens=cached
+        )
 
     def scaled(self, *, rate_per_s: float | None = None, factor: float | None = None) -> Trace:
         """The same requests, gaps and all, at another rate.

@@ -42,6 +42,11 @@ class Lengths(ABC):
     def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
         """`size` independent pairs. Two arrays of shape (size,): prompt tokens, output tokens."""
 
+    def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """`size` independent pairs, and a third array: prompt tokens of each known to be in the prefix cache."""
+        prompt, output = self.sample(size, rng)
+        return prompt, output, np.zeros(size, dtype=np.int64)
+
     @property
     @abstractmethod
     def max_prompt_tokens(self) -> float:
@@ -159,6 +164,8 @@ class Empirical(Lengths):
     ----------
     prompt_tokens, output_tokens : (n,) array_like of int, >= 1
         The observed pairs, in arrival order.
+    cached_prefix_tokens : (n,) array_like of int, >= 0, optional
+        Leading prompt tokens of each known to be in the prefix cache, tokens.
 
     Raises
     ------
@@ -175,8 +182,11 @@ class Empirical(Lengths):
 
     prompt_tokens: IntArray
     output_tokens: IntArray
+    cached_prefix_tokens: IntArray | None
 
-    def __init__(self, prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> None:
+    def __init__(
+        self, prompt_tokens: ArrayLike, output_tokens: ArrayLike, cached_prefix_tokens: ArrayLike | None = None
+    ) -> None:
         prompt = token_array("prompt_tokens", prompt_tokens)
         output = token_array("output_tokens", output_tokens)
         if len(prompt) != len(output):
@@ -185,8 +195,16 @@ class Empirical(Lengths):
             )
         if len(prompt) == 0:
             raise InputError("the trace is empty, must hold at least one request. Check the file or the filter.")
+        cached = None
+        if cached_prefix_tokens is not None:
+            cached = token_array("cached_prefix_tokens", cached_prefix_tokens, least=0)
+            if len(cached) != len(prompt):
+                raise InputError(
+                    f"{len(cached)} cached_prefix_tokens but {len(prompt)} prompts, must be as many. Give one a request."
+                )
         object.__setattr__(self, "prompt_tokens", prompt)
         object.__setattr__(self, "output_tokens", output)
+        object.__setattr__(self, "cached_prefix_tokens", cached)
 
     def __repr__(self) -> str:
         return (
@@ -198,11 +216,19 @@ class Empirical(Lengths):
         return len(self.prompt_tokens)
 
     def parts(self) -> tuple[Part, ...]:
-        return (AtomPart(1.0, self.prompt_tokens, self.output_tokens, None),)
+        return (AtomPart(1.0, self.prompt_tokens, self.output_tokens, None, self.cached_prefix_tokens),)
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        prompt, output, _ = self.sample_cached(size, rng)
+        return prompt, output
+
+    def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """`size` observed requests drawn with replacement: prompt, output and cached prefix tokens."""
         rows = rng.integers(len(self), size=size)
-        return self.prompt_tokens[rows], self.output_tokens[rows]
+        cached = (
+            np.zeros(size, dtype=np.int64) if self.cached_prefix_tokens is None else self.cached_prefix_tokens[rows]
+        )
+        return self.prompt_tokens[rows], self.output_tokens[rows], cached
 
     @cached_property
     def _maxima(self) -> tuple[float, float, float]:
@@ -274,7 +300,13 @@ class Mixture(Lengths):
                     found.append(ProductPart(share * part.weight, part.prompt, part.output))
                 else:
                     found.append(
-                        AtomPart(share * part.weight, part.prompt_tokens, part.output_tokens, part.probabilities)
+                        AtomPart(
+                            share * part.weight,
+                            part.prompt_tokens,
+                            part.output_tokens,
+                            part.probabilities,
+                            part.cached_prefix_tokens,
+                        )
                     )
         return tuple(found)
 
@@ -396,15 +428,17 @@ def _normal_nodes(count: int) -> tuple[FloatArray, FloatArray]:
     return z, weights / weights.sum()
 
 
-def token_array(name: str, tokens: ArrayLike) -> IntArray:
+def token_array(name: str, tokens: ArrayLike, *, least: int = 1) -> IntArray:
     """Lengths as a read-only array.
 
     Parameters
     ----------
     name : str
         What the array is, for messages.
-    tokens : (n,) array_like of whole numbers >= 1
+    tokens : (n,) array_like of whole numbers >= least
         Lengths, tokens.
+    least : int
+        Smallest that makes sense.
 
     Returns
     -------
@@ -435,11 +469,11 @@ def token_array(name: str, tokens: ArrayLike) -> IntArray:
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(f"{name}[{row}] = {raw[row]}, must be a whole number of tokens. Correct or drop the row.")
-    bad = (raw < 1) | (raw > MAX_TOKENS)
+    bad = (raw < least) | (raw > MAX_TOKENS)
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(
-            f"{name}[{row}] = {raw[row]}, must be between 1 and {MAX_TOKENS} tokens. Correct or drop the row."
+            f"{name}[{row}] = {raw[row]}, must be between {least} and {MAX_TOKENS} tokens. Correct or drop the row."
         )
     array = raw.astype(np.int64, copy=True)
     array.flags.writeable = False

@@ -67,6 +67,8 @@ class AtomPart:
         The pairs, tokens.
     probabilities : (n,) array or None
         Probability of each pair within the component; None if all are equally likely.
+    cached_prefix_tokens : (n,) array of int or None
+        Prompt tokens of each that are known to be in the prefix cache.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class AtomPart:
     prompt_tokens: IntArray
     output_tokens: IntArray
     probabilities: FloatArray | None
+    cached_prefix_tokens: IntArray | None = None
 
     def mean(self, function: PairFunction) -> float:
         """E[f(s, o)] for f = `function`, over the pairs."""

@@ -12,7 +12,7 @@ from .nested import begin_nested_step, complete_nested_step
 from .orca import begin_orca_step
 from .policies import Cohorts, Draws, Lines, Waits
 from .residency import blocks, complete_due
-from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
+from .routing import POWER_OF_TWO, SHORTEST_QUEUE, least, static_choice, two_candidates
 from .separate import begin_separate_step
 from .span import decode_span
 from .state import FREE, NONE, OWED, STEPS_LEFT, Arrivals, Machine
@@ -153,6 +153,8 @@ def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) 
     request.generated = 0
     request.preemptions = 0
     request.kept_blocks = 0
+    most = min(arrivals.cached_prefix_tokens[i], request.prompt_tokens - 1)
+    request.found_tokens = most // s.block_size * s.block_size if most > 0 else 0
     join(machine, r, place, arrivals.request_class[i], now_s)
     machine.requests[r] += 1
     machine.tokens[r] += request.prompt_tokens
@@ -183,7 +185,7 @@ def run_open(machine: Machine, arrivals: Arrivals, router: int, shares: FloatArr
         else:
             if not advance_all(machine, now_s):
                 return i
-            r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+            r = least(machine.requests if router == SHORTEST_QUEUE else machine.tokens)
         enqueue(machine, r, arrivals, i, now_s)
     return len(arrivals.arrival_s)
 
@@ -215,7 +217,7 @@ def run_closed(
                 low, high = two_candidates(count, arrivals.uniforms[i])
                 r = high if machine.requests[high] < machine.requests[low] else low
             elif r == NONE:
-                r = least(machine.tokens if router == SHORTEST_KV else machine.requests)
+                r = least(machine.requests if router == SHORTEST_QUEUE else machine.tokens)
             enqueue(machine, r, arrivals, i, machine.now_s[0])
             registers[OWED] -= 1
             i += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..._types import FloatArray, IntArray
-from ...policies.routers import JoinShortestKv, JoinShortestQueue, PowerOfTwo, Random, RoundRobin
+from ...policies.routers import JoinShortestKv, JoinShortestQueue, PowerOfTwo, PrefixAffinity, Random, RoundRobin
 from ._jit import kernel
 from .state import NONE
 
@@ -14,6 +14,8 @@ RANDOM = Random.code
 SHORTEST_QUEUE = JoinShortestQueue.code
 SHORTEST_KV = JoinShortestKv.code
 POWER_OF_TWO = PowerOfTwo.code
+PREFIX_AFFINITY = PrefixAffinity.code
+"""Requests without sessions share no prefix, so that it is `SHORTEST_KV` here; sessions are simulated by the reference."""
 
 
 @kernel
@@ -23,7 +25,7 @@ def static_choice(code: int, replicas: int, index: int, uniforms: FloatArray, sh
         return index % replicas
     if code == RANDOM:
         return int(uniforms[0] * replicas)
-    if code in (SHORTEST_QUEUE, SHORTEST_KV, POWER_OF_TWO):
+    if code in (SHORTEST_QUEUE, SHORTEST_KV, POWER_OF_TWO, PREFIX_AFFINITY):
         return NONE
     return int(np.searchsorted(shares, uniforms[0], side="right"))
 

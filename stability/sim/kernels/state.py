@@ -112,6 +112,7 @@ REQUEST = np.dtype(
         ("newer", "i4"),
         ("older", "i4"),
         ("next", "i4"),  # in the queue, in a bucket or in the list of free places
+        ("found_tokens", "i4"),  # known to be in the prefix cache, in whole blocks
         ("kept_blocks", "i4"),  # of an evicted request: blocks it would find again
         ("stale_blocks", "i4"),  # and those nobody asks for that are lost before them
     ],
@@ -202,5 +203,6 @@ class Arrivals(NamedTuple):
     output_tokens: IntArray
     max_output_tokens: IntArray
     request_class: IntArray
+    cached_prefix_tokens: IntArray
     uniforms: FloatArray
     first: int

@@ -66,7 +66,7 @@ def begin_step(machine: Machine, r: int) -> None:
             request = pool[s.head]
             known = request.prompt_tokens + request.generated
             kept = request.kept_blocks
-            found = kept * s.block_size
+            found = max(kept * s.block_size, request.found_tokens)
             chunk = min(known - found, budget)
             if not _fits(s, request, known, found + chunk):
                 break

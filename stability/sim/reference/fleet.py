@@ -17,6 +17,7 @@ from ...policies.routers import (
     JoinShortestKv,
     JoinShortestQueue,
     PowerOfTwo,
+    PrefixAffinity,
     Random,
     RoundRobin,
     Router,
@@ -83,6 +84,7 @@ def run_reference(
             output_tokens=int(requests.output_tokens[i]),
             max_output_tokens=int(requests.max_output_tokens[i]),
             request_class=int(requests.request_class[i]),
+            cached_prefix_tokens=int(requests.cached_prefix_tokens[i]),
         )
         for i in range(len(requests))
     ]
@@ -176,6 +178,10 @@ def choose(
             return int(uniforms[0] * count)
         case JoinShortestQueue():
             return min(range(count), key=lambda i: servers[i].requests())
+        case PrefixAffinity():
+            tokens = [server.tokens() for server in servers]
+            score = [s.matched(job) - router.balance * t for s, t in zip(servers, tokens, strict=True)]
+            return min(range(count), key=lambda i: (-score[i], tokens[i]))
         case JoinShortestKv():
             return min(range(count), key=lambda i: servers[i].tokens())
         case PowerOfTwo():

@@ -111,18 +111,24 @@ class PrefixCacheReplica(ReferenceReplica):
         budget = self.limits.max_tokens - sum(tokens for _, tokens in self._scheduled)
         while self.waiting and budget > 0 and len(self.running) < self.limits.max_seqs:
             request = self.waiting[0]
-            found = self._found(request)
+            found = max(self._found(request), self._known_hit(request))
             tokens = min(request.known_tokens - found, budget)
             if not self._fits(request, found + tokens):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            table = [self.free.take_back((request.index, place)) for place in range(found // self.limits.block_size)]
-            self.tables[request.index] = [block for block in table if block is not None]
+            table: list[int] = []
+            for place in range(found // self.limits.block_size):
+                block = self.free.take_back((request.index, place))
+                if block is None:  # known to be cached, though not here: brought in
+                    block = self.free.take()
+                    self.free.fill(block, (request.index, place))
+                table.append(block)
+            self.tables[request.index] = table
             request.computed = found + tokens
             request.prefilling = True
             if math.isnan(request.admitted_s):
-                request.admitted_s = now_s
+                request.admitted_s, request.found_tokens = now_s, found
             self._scheduled.append((request, tokens))
             self._settle()
             budget -= tokens

@@ -26,6 +26,12 @@ class ReferenceRequest:
         Tokens whose KV is resident or being computed in the step under way.
     prefilling : bool
         Whether tokens known at its admission are still to be computed.
+    cached_prefix_tokens : int
+        Leading prompt tokens known to be in the prefix cache.
+    session, system_prompt, shared_tokens : int
+        The session it is a turn of, and the system prompt that begins its prompt, with its length; -1, -1, 0 without one.
+    found_tokens : int
+        Prompt tokens that its first admission found.
     predicted_output_tokens : int
         What its scheduler is told of its output; 0 where nothing is.
     """
@@ -36,6 +42,11 @@ class ReferenceRequest:
     output_tokens: int
     max_output_tokens: int
     request_class: int = 0
+    cached_prefix_tokens: int = 0
+    session: int = -1
+    system_prompt: int = -1
+    shared_tokens: int = 0
+    found_tokens: int = 0
     predicted_output_tokens: int = 0
     generated: int = 0
     computed: int = 0
@@ -187,15 +198,16 @@ class ReferenceReplica:
         budget = self.limits.max_tokens - sum(tokens for _, tokens in self._scheduled)
         while self.waiting and budget > 0 and len(self.running) < self.limits.max_seqs:
             request = self.waiting[0]
-            tokens = min(request.known_tokens, budget)
-            if not self._fits(request, tokens):
+            found = self._known_hit(request)
+            tokens = min(request.known_tokens - found, budget)
+            if not self._fits(request, found + tokens):
                 return
             self.waiting.popleft()
             self.running.append(request)
-            request.computed = tokens
+            request.computed = found + tokens
             request.prefilling = True
             if math.isnan(request.admitted_s):
-                request.admitted_s = now_s
+                request.admitted_s, request.found_tokens = now_s, found
             self._scheduled.append((request, tokens))
             budget -= tokens
 
@@ -206,6 +218,16 @@ class ReferenceReplica:
             return reserved + self._reservation(request) + headroom <= self.limits.capacity_blocks
         needed = chunk if self.limits.admission == CHUNK_GATE else request.known_tokens
         return self._blocks(needed) + headroom <= self._free_blocks()
+
+    def matched(self, request: ReferenceRequest) -> int:
+        """Leading tokens of `request` that it would find here and perhaps not elsewhere: what a router by prefix looks at."""
+        del request
+        return 0
+
+    def _known_hit(self, request: ReferenceRequest) -> int:
+        """Whole blocks of the prefix known to be cached, in tokens; the last prompt token is computed in any case."""
+        most = min(request.cached_prefix_tokens, request.prompt_tokens - 1)
+        return max(most, 0) // self.limits.block_size * self.limits.block_size
 
     def _reservation(self, request: ReferenceRequest) -> int:
         return self._blocks(request.prompt_tokens + request.max_output_tokens)

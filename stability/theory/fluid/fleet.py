@@ -22,7 +22,7 @@ import numpy as np
 
 from ..._types import FloatArray
 from ...errors import InputError, check_integer, check_number
-from ...model.checks import check_independent, check_pair
+from ...model.checks import check_independent, check_no_prefixes, check_pair
 from ...model.fleet import Fleet
 from ...model.workload import Workload
 from ...policies import WeightedSplit
@@ -127,6 +127,7 @@ def fluid_path(
     """
     check_pair(fleet, workload)
     check_independent(fleet, "the fluid path")
+    check_no_prefixes(workload, "the fluid path")
     horizon_s = check_number("horizon_s", horizon_s, above=0)
     points = check_integer("points", points, at_least=16)
     backlog = check_number("backlog", backlog, at_least=0)
