@@ -19,6 +19,7 @@ from .predictors import Interval as Interval
 from .predictors import Noisy as Noisy
 from .predictors import Oracle as Oracle
 from .predictors import Predictor as Predictor
+from .predictors import PromptMean as PromptMean
 from .predictors import Survival as Survival
 from .priority import Priority as Priority
 from .routers import JoinShortestKv as JoinShortestKv

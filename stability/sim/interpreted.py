@@ -41,7 +41,7 @@ class InterpretedRun(Run):
         self.predictions = Predictions([limits.scheduler for limits, _ in replicas], self.root)
 
     def _receive_lengths(self, arrivals: Arrivals) -> None:
-        self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.first)
+        self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.request_class, arrivals.first)
 
     def _run_open(self, piece: Arrivals, begin: int) -> int:
         for i in range(begin, len(piece.arrival_s)):

@@ -74,7 +74,7 @@ def run_reference(
     root = root or np.random.SeedSequence(0)
     servers = build_servers(replicas, root)
     predictions = Predictions([limits.scheduler for limits, _ in replicas], root)
-    predictions.receive(requests.prompt_tokens, requests.output_tokens, 0)
+    predictions.receive(requests.prompt_tokens, requests.output_tokens, requests.request_class, 0)
     jobs = [
         ReferenceRequest(
             index=i,
