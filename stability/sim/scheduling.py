@@ -21,7 +21,7 @@ from ..policies.wait import NestedWait, Wait
 UNLIMITED_BLOCKS = 1 << 40
 """KV blocks of a replica whose policy knows no memory limit."""
 
-CHUNKING = (Fcfs, Sarathi, Orca, Priority, UserScheduler)
+CHUNKING = (Fcfs, Sarathi, Orca, DecodeFirst, Priority, UserScheduler)
 """Policies that may split prompts; the others compute them whole."""
 
 
@@ -39,7 +39,7 @@ def whole_tokens(policy: Scheduler, prompt_tokens: IntArray, output_tokens: IntA
     """Most tokens of each request that `policy` must be able to compute in one iteration."""
     if isinstance(policy, CHUNKING):
         return np.ones_like(prompt_tokens)
-    if isinstance(policy, PrefillFirst | DecodeFirst) and policy.gate:
+    if isinstance(policy, PrefillFirst) and policy.gate:
         return prompt_tokens + output_tokens - 1  # an evicted request is computed again with what it generated
     return prompt_tokens
 
