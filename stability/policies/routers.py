@@ -10,7 +10,7 @@ import numpy as np
 
 from .._types import FloatArray
 from ..errors import InputError, check_number, unknown_name
-from ..model.fleet import Fleet
+from ..model.fleet import Barrier, Fleet
 
 
 class Router(ABC):
@@ -90,12 +90,12 @@ class PowerOfTwo(Router):
 
 @dataclass(frozen=True, init=False)
 class WeightedSplit(Router):
-    """A static random split over the pools, evenly over the replicas of each.
+    """A static random split over the pools, evenly over the replicas of each; over the workers of one barrier group.
 
     Parameters
     ----------
     weights : sequence of float, or of one such sequence per request class, all >= 0
-        Share of the requests for each pool, up to a factor.
+        Share of the requests for each pool, or for each worker of a fleet that is one barrier group, up to a factor.
     """
 
     weights: tuple[tuple[float, ...], ...]
@@ -119,12 +119,14 @@ class WeightedSplit(Router):
 
     def shares(self, fleet: Fleet, classes: int) -> FloatArray:
         rows = self.weights * classes if len(self.weights) == 1 else self.weights
-        if len(rows) != classes or len(rows[0]) != len(fleet.pools):
+        counts = [pool.replicas for pool in fleet.pools]
+        if len(counts) == 1 and isinstance(fleet.pools[0].coupling, Barrier) and len(rows[0]) == counts[0]:
+            counts = [1] * counts[0]
+        if len(rows) != classes or len(rows[0]) != len(counts):
             raise InputError(
                 f"the split has {len(self.weights)} rows of {len(rows[0])} weights, must have 1 or {classes} rows "
                 f"of {len(fleet.pools)}. Give one row a class and one weight a pool."
             )
-        counts = [pool.replicas for pool in fleet.pools]
         even = np.array([np.repeat(np.array(row) / counts, counts) for row in rows])
         cumulative = np.cumsum(even, axis=1)
         cumulative /= cumulative[:, -1:]
