@@ -22,6 +22,7 @@ from .predictors import Predictor as Predictor
 from .predictors import PromptMean as PromptMean
 from .predictors import Survival as Survival
 from .priority import Priority as Priority
+from .routers import BidPrice as BidPrice
 from .routers import JoinShortestKv as JoinShortestKv
 from .routers import JoinShortestQueue as JoinShortestQueue
 from .routers import PowerOfTwo as PowerOfTwo

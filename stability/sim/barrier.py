@@ -20,7 +20,7 @@ from ..model.requests import Requests, draw
 from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
 from ..policies.balance import BalanceRouter, LeastPredictedWork, LengthPartition, group_router_of
-from ..policies.routers import Router
+from ..policies.routers import BidPrice, Router
 from .predictors import prediction_tables
 
 if TYPE_CHECKING:
@@ -225,6 +225,11 @@ def simulate_barrier(
     check_pair(fleet, workload)
     pool = _pool(fleet)
     policy = group_router_of(router)
+    if isinstance(policy, BidPrice):
+        raise NotModelledError(
+            "BidPrice admits to pools of independent replicas: behind a barrier every worker pays for the most loaded one, so that a "
+            "request has no price at its own worker alone. Admit before the group."
+        )
     central = _central(policy, assignment, pool.replicas)
     share = check_number("warmup", warmup, at_least=0, below=1)
     if concurrency is not None:

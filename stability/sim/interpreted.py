@@ -9,6 +9,7 @@ import numpy as np
 
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
+from .kernels.loop import turn_away
 from .kernels.state import LOG_COLUMNS, LOGGED, OWED, Arrivals
 from .kernels.step import sample
 from .reference.fleet import build_servers, choose
@@ -17,6 +18,7 @@ from .run import TTFT_BINS, Run
 from .scheduling import Predictions
 
 _sample = getattr(sample, "py_func", sample)
+_turn_away = getattr(turn_away, "py_func", turn_away)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,6 +106,9 @@ class InterpretedRun(Run):
             request_class=int(arrivals.request_class[i]),
         )
         r = choose(self.router, self.servers, job, arrivals.uniforms[i], self.shares)
+        if r == len(self.servers):
+            _turn_away(self.machine, 0, arrivals, i)
+            return
         # Its replica may lag behind where the router looks at none: steps that start before now come first.
         if not self.concurrency:
             self._advance_one(r, now_s)

@@ -44,6 +44,8 @@ class RouterOutcome:
         Requests waiting, over the fleet.
     waste : float or None
         Share of the workers' time spent at the barrier; None for independent replicas.
+    rejected : float
+        Share of the requests turned away.
     overloaded : bool or None
         Whether the backlog grew as at no load <= 1; None where it is not tested (closed loops, barrier groups).
     """
@@ -56,6 +58,7 @@ class RouterOutcome:
     ttft_p99_s: float
     waiting_mean: float
     waste: float | None
+    rejected: float
     overloaded: bool | None
 
 
@@ -87,6 +90,7 @@ class RouterComparison(Tabular):
         "TTFT 99 %",
         "waiting",
         "at barrier",
+        "turned away",
         "keeps up",
     )
 
@@ -115,6 +119,7 @@ class RouterComparison(Tabular):
                 seconds(item.ttft_p99_s),
                 f"{item.waiting_mean:.3g}",
                 percent(item.waste),
+                percent(item.rejected),
                 words[item.overloaded],
             )
             for item in self.outcomes
@@ -219,6 +224,7 @@ def _independent(
         ttft_p99_s=float(got.ttft_quantile_s(0.99)),
         waiting_mean=got.waiting_mean,
         waste=None,
+        rejected=got.rejected / max(got.arrived, 1),
         overloaded=got.overloaded if concurrency is None else None,
     )
 
@@ -246,5 +252,6 @@ def _grouped(
         ttft_p99_s=float(np.quantile(first, 0.99)),
         waiting_mean=got.waiting_mean,
         waste=got.waste,
+        rejected=0.0,
         overloaded=None,
     )
