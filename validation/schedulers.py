@@ -22,7 +22,7 @@ from stability.compare.candidates import named_policies, with_scheduler
 from stability.compare.schedulers import run_metrics
 from stability.evidence.intervals import batch_means_interval
 from stability.model.engine import Scheduler
-from stability.policies import EngineState, Fcfs, Plan, PrefillFirst, UserScheduler, Wait
+from stability.policies import EngineState, Fcfs, NestedWait, Plan, PrefillFirst, UserScheduler, Wait
 from stability.theory.wait import engine_model, mean_latency_s
 
 from .cells import Cell, Status, Task, claim, measured, shown
@@ -62,6 +62,26 @@ TOLERANCE = 0.06
 
 JUDGED_LOAD = 0.92
 """Share of the time in batches above which that error is larger."""
+
+NESTED_LAW = st.IterationTime(base_s=0.013, per_prefill_token_s=5e-6, per_decode_token_s=2e-6, per_kv_token_s=5e-8)
+NESTED = {
+    "two segments": (
+        st.lengths.Independent(st.lengths.Constant(50), st.lengths.Discrete([21, 51], [0.7, 0.3])),
+        NestedWait((20, 50), (4, 2)),
+    ),
+    "one segment": (
+        st.lengths.Independent(st.lengths.Constant(50), st.lengths.Discrete([21, 51], [0.7, 0.3])),
+        NestedWait((50,), (3,)),
+    ),
+    "three segments": (
+        st.lengths.Independent(st.lengths.Constant(30), st.lengths.Discrete([6, 16, 31], [0.5, 0.3, 0.2])),
+        NestedWait((5, 15, 30), (8, 5, 3)),
+    ),
+}
+"""Lengths and scheduler, in 20 000 tokens of KV."""
+
+NESTED_ERROR = 0.01
+"""Of a flooded run's throughput, which counts its start and its end."""
 
 SEED = 2026
 
@@ -166,6 +186,8 @@ def tasks(size: str) -> Iterator[Task]:
     for name, rates in RATES[size].items():
         for rate in rates:
             yield Task(f"schedulers {name} at {rate:g}/s", cells_of, (name, rate, size))
+    for name in NESTED if size == "full" else ():  # a short run is mostly its start and its end
+        yield Task(f"schedulers nested wait {name}", nested_cells, (name,))
 
 
 def cells_of(name: str, rate_per_s: float, size: str) -> list[Cell]:
@@ -210,6 +232,38 @@ def cells_of(name: str, rate_per_s: float, size: str) -> list[Cell]:
         )
     )
     return found
+
+
+def nested_cells(name: str) -> list[Cell]:
+    """Nested WAIT flooded serves what the theory says it can, between its sufficient and its necessary rate; below, nothing is evicted."""
+    lengths, policy = NESTED[name]
+    engine = st.Engine(max_num_seqs=2048, max_num_batched_tokens=16_384, block_size=1, scheduler=policy)
+    servers = st.Fleet.of(st.Replica(iteration=NESTED_LAW, kv_capacity_tokens=20_000, engine=engine))
+    report = st.analyze(servers, st.Workload.poisson(1.0, lengths))
+    low, high = report.stable_below_per_s, report.unstable_above_per_s
+    requests = 20_000
+    flooded = st.simulate(servers, st.Workload.poisson(2 * high, lengths), requests=requests, rng=SEED)
+    rate = flooded.throughput_per_s
+    inside = (1 - NESTED_ERROR) * low <= rate <= (1 + NESTED_ERROR) * high
+    below = st.simulate(servers, st.Workload.poisson(0.97 * low, lengths), requests=requests, rng=SEED)
+    keeps = not below.overloaded and below.preemptions == 0
+    return [
+        Cell(
+            claim="nested WAIT",
+            case=f"{name}: flooded, requests/s",
+            predicted=f"{low:.1f} to {high:.1f}",
+            observed=f"{rate:.1f}",
+            status=Status.PASS if inside else Status.FAIL,
+            note="n_1/DT(n) under Theorem 2, n_1/(c0 + n_1 E[W]) for every batch",
+        ),
+        Cell(
+            claim="nested WAIT",
+            case=f"{name}: at 0.97 of the sufficient rate",
+            predicted="keeps up, no evictions",
+            observed=f"{'keeps up' if not below.overloaded else 'falls behind'}, {below.preemptions or 'no'} evictions",
+            status=Status.PASS if keeps else Status.FAIL,
+        ),
+    ]
 
 
 def saturated(name: str) -> tuple[str, ...]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
+
+if TYPE_CHECKING:
+    from ..policies.routers import Router
 
 
 @click.command(
@@ -14,13 +19,23 @@ from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_
         ("stability compare-routers", "the bundled example under every router"),
         ("stability compare-routers plan.yaml", "a plan of your own, also one pool behind a barrier"),
         ("stability compare-routers --router random --router join_shortest_kv", "some routers"),
+        (
+            "stability compare-routers --router bid_price --router round_robin",
+            "with requests turned away by their value",
+        ),
         ("stability compare-routers plan.yaml --concurrency 608", "a closed loop: so many requests in the system"),
         ("stability compare-routers --requests 5000 --seed 3 --json", "for scripts"),
     ),
     exit_codes="0 done, 1 no router keeps up, 2 bad input, 4 internal error, 130 interrupted.",
 )
 @click.argument("plan", required=False, type=click.Path())
-@click.option("--router", "routers", multiple=True, metavar="NAME", help="A router; repeat for several (default: all).")
+@click.option(
+    "--router",
+    "routers",
+    multiple=True,
+    metavar="NAME",
+    help="A router; repeat for several (default: all but bid_price, which admits by value).",
+)
 @click.option(
     "--requests", type=click.IntRange(min=1), help="Requests of each run (default: 20000, or the whole trace)."
 )
@@ -42,9 +57,15 @@ def compare_routers(
     from ..sim.routers import compare_routers as compare
 
     loaded = load_plan(plan)
-    found = compare(
-        loaded.fleet, loaded.workload, routers=routers, requests=requests, concurrency=concurrency, rng=seed
-    )
+    chosen: list[str | Router] = []
+    for name in routers:
+        if name == "bid_price":
+            from ..control.admission import admission_control
+
+            chosen.append(admission_control(loaded.fleet, loaded.workload).bid_price_router)
+        else:
+            chosen.append(name)
+    found = compare(loaded.fleet, loaded.workload, routers=chosen, requests=requests, concurrency=concurrency, rng=seed)
     if as_json:
         print_json(found.to_dict())
     else:

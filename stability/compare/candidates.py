@@ -21,6 +21,7 @@ from ..policies import (
     Orca,
     PrefillFirst,
     Priority,
+    PromptMean,
     Sarathi,
     ShortestFirst,
     SortedF,
@@ -129,11 +130,13 @@ NAMES: dict[str, Callable[[Fleet, Workload], Scheduler]] = {
     "wait": _wait,
     "nested-wait": _nested_wait,
     "class-budgets": _class_budgets,
-    "shortest-first": lambda _, workload: ShortestFirst("output", ClassMean.learned(workload), "engine"),
+    "shortest-first": lambda _, workload: ShortestFirst("output", PromptMean.learned(workload), "engine"),
+    "shortest-first-class": lambda _, workload: ShortestFirst("output", ClassMean.learned(workload), "engine"),
     "shortest-first-oracle": lambda *_: ShortestFirst("output", residency="engine"),
     "svf": lambda *_: ShortestFirst("volume", residency="engine"),
     "sorted-f": lambda *_: SortedF("prefix", residency="engine"),
     "a-min": lambda *_: AMin(1, "engine"),
-    "priority": lambda _, workload: Priority("shortest", predictor=ClassMean.learned(workload)),
+    "priority": lambda _, workload: Priority("shortest", predictor=PromptMean.learned(workload)),
 }
-"""Builders by name. `svf`, `sorted-f` and `shortest-first-oracle` know output lengths; `shortest-first` and `priority` only class means."""
+"""Builders by name. `svf`, `sorted-f` and `shortest-first-oracle` know output lengths; `shortest-first` and `priority` only
+the mean for prompts of that length, `shortest-first-class` that of the request's class."""

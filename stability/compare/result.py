@@ -92,6 +92,13 @@ class SchedulerComparison:
     latency_floor_s : float or None
         Mean latency of a request alone on an empty replica: no scheduler is below it. None where the fleet's pools differ or the
         law is not affine.
+    hindsight_s : float or None
+        Mean latency that no scheduler gets below on these requests, even knowing them all beforehand, mean over replications; for
+        schedulers that finish them. See `stability.compare.hindsight`.
+    hindsight_method : str
+        The bound that gave it.
+    hindsight_note : str
+        Why there is none, or no better one; empty otherwise.
     seed : int
 
     Examples
@@ -110,6 +117,9 @@ class SchedulerComparison:
     replications: int
     level: float
     latency_floor_s: float | None
+    hindsight_s: float | None
+    hindsight_method: str
+    hindsight_note: str
     seed: int
 
     def __bool__(self) -> bool:
@@ -138,8 +148,14 @@ class SchedulerComparison:
             ]
             growing = f"{outcome.overloaded} of {self.replications}" if outcome.overloaded else "no"
             theory = "-" if outcome.capacity_per_s is None else f"{outcome.capacity_per_s:.4g}"
-            found.append((outcome.name, *cells, growing, theory))
+            found.append((outcome.name, *cells, growing, theory, self._over_hindsight(outcome)))
         return found
+
+    def _over_hindsight(self, outcome: PolicyOutcome) -> str:
+        """Mean latency as a multiple of the hindsight bound; none where requests are unfinished and count too little."""
+        if not self.hindsight_s or outcome.unfinished:
+            return "-"
+        return f"{float(np.mean(outcome.samples['latency_mean_s'])) / self.hindsight_s:.3g}"
 
     def difference_rows(self, metric: str = "latency_mean_s") -> list[tuple[str, ...]]:
         """One row a scheduler: its paired difference from the baseline in one metric.
@@ -160,6 +176,13 @@ class SchedulerComparison:
             parts.append(text_table(self.difference_rows(), head))
         if self.latency_floor_s is not None:
             parts.append(f"no scheduler has a mean latency below {self.latency_floor_s:.4g} s: a request alone")
+        if self.hindsight_s is not None:
+            parts.append(
+                f"no scheduler serves these requests with a mean latency below {self.hindsight_s:.4g} s, even knowing them "
+                f"beforehand ({self.hindsight_method})"
+            )
+        if self.hindsight_note:
+            parts.append(f"hindsight: {self.hindsight_note}")
         notes = [f"{outcome.name}: {outcome.scheduler}" for outcome in self.outcomes]
         notes += [f"{o.name}: {o.unfinished} requests unfinished at the end" for o in self.outcomes if o.unfinished]
         notes += [f"{name} did not run: {reason}" for name, reason in self.skipped.items()]
@@ -172,7 +195,7 @@ class SchedulerComparison:
 
     def _header(self) -> tuple[str, ...]:
         titles = [f"{title}, {unit}" for title, _, unit in METRICS.values()]
-        return ("scheduler", *titles, "queue grows", "capacity in theory, req/s")
+        return ("scheduler", *titles, "queue grows", "capacity in theory, req/s", "latency over hindsight")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe mapping, tagged with its schema."""

@@ -20,11 +20,12 @@ from ..model.iteration import IterationTime
 from ..model.streams import RandomState, seed_sequence
 from ..model.workload import Workload
 from ..sim.engine import simulate
-from ..sim.result import SimulationResult
+from ..sim.result import RequestRecords, SimulationResult
 from ..theory import conditions
 from ..theory.analyze import analyze
 from ..theory.moments import Demand, mean_over, moments
 from .candidates import DEFAULT, named_policies, with_scheduler
+from .hindsight import Floor, hindsight_floor
 from .result import METRICS, PolicyOutcome, SchedulerComparison
 
 EDGE = 0.1
@@ -104,6 +105,7 @@ def compare_schedulers(
     found: dict[str, list[dict[str, float]]] = {}
     grown: dict[str, int] = {}
     left: dict[str, int] = {}
+    drawn: list[RequestRecords] = []  # the requests of each replication, the same for all
     with _bar(progress, len(candidates) * runs) as bar:
         for name, policy in candidates.items():
             try:
@@ -111,9 +113,10 @@ def compare_schedulers(
             except StabilityError as error:
                 skipped[name] = str(error)
                 continue
-            found[name] = [row for row, _, _ in rows]
-            grown[name] = sum(overloaded for _, overloaded, _ in rows)
-            left[name] = sum(unfinished for _, _, unfinished in rows)
+            found[name] = [run_metrics(result) for result in rows]
+            grown[name] = sum(result.overloaded for result in rows)
+            left[name] = sum(_unfinished(result) for result in rows)
+            drawn = [result.requests for result in rows if result.requests is not None]
     if not found:
         reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise InputError(f"none of the schedulers can run here, one must. {reasons}")
@@ -133,6 +136,8 @@ def compare_schedulers(
         for metric in METRICS
         if len(samples) > 1 and all(np.isfinite(columns[metric]).all() for columns in samples.values())
     }
+    floors = _floors(fleet, [candidates[name] for name in found], drawn)
+    known = [floor.latency_s for floor in floors if floor.latency_s is not None]
     return SchedulerComparison(
         outcomes=outcomes,
         baseline=baseline,
@@ -143,8 +148,25 @@ def compare_schedulers(
         replications=runs,
         level=level,
         latency_floor_s=latency_floor_s(fleet, workload),
+        hindsight_s=float(np.mean(known)) if len(known) == len(floors) else None,
+        hindsight_method=", ".join(dict.fromkeys(floor.method for floor in floors if floor.method)),
+        hindsight_note=next((floor.note for floor in floors if floor.note), ""),
         seed=root.entropy if isinstance(root.entropy, int) else 0,
     )
+
+
+def _floors(fleet: Fleet, schedulers: Sequence[Scheduler], drawn: Sequence[RequestRecords]) -> list[Floor]:
+    """The hindsight bound of every replication, for the requests whose latencies are measured."""
+    return [
+        hindsight_floor(
+            fleet,
+            schedulers,
+            records.arrival_s[_middle(len(records))],
+            records.prompt_tokens[_middle(len(records))],
+            records.output_tokens[_middle(len(records))],
+        )
+        for records in drawn
+    ]
 
 
 def latency_floor_s(fleet: Fleet, workload: Workload) -> float | None:
@@ -174,13 +196,13 @@ def _run(
     requests: int,
     seed: np.random.SeedSequence,
     bar: _Bar,
-) -> tuple[dict[str, float], bool, int]:
-    """Metrics of one run, whether its queue grew, and how many of the measured requests it left unfinished."""
+) -> SimulationResult:
+    """One run with every request kept."""
     result = simulate(with_scheduler(fleet, policy), workload, requests=requests, rng=seed, warmup=EDGE)
     if not result.complete:  # the simulator returns what it has; here the rest is wanted, too
         raise KeyboardInterrupt
     bar.update(1)
-    return run_metrics(result), result.overloaded, _unfinished(result)
+    return result
 
 
 def run_metrics(result: SimulationResult) -> dict[str, float]:

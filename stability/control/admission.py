@@ -20,6 +20,7 @@ proportion to costs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError, check_number
 from ..model.fleet import Fleet
 from ..model.workload import Workload
-from ..policies.routers import WeightedSplit
+from ..policies.routers import BidPrice, WeightedSplit
 from .linear import Certificate, LinearProgram, LinearSolution, gap_text, solve_linear
 from .program import RoutingVariables, routing_variables
 from .region import REFINED, settled
@@ -131,6 +132,23 @@ class AdmissionPlan(Tabular):
         """Where admitted requests go, as a policy."""
         rows = [row.tolist() if row.sum() > 0 else [1.0] * len(row) for row in self.shares.T]
         return WeightedSplit(rows)
+
+    @property
+    def bid_price_router(self) -> BidPrice:
+        """Admission by bid prices, as a router: marginal classes are let in at the fraction of the fluid optimum."""
+        prices = [
+            [item.bid_price if share > 0 or item.rule == "never" else math.inf for share in self.shares[:, k].tolist()]
+            for k, item in enumerate(self.classes)
+        ]
+        admitted = [item.admitted_per_s / item.rate_per_s if item.rate_per_s > 0 else 1.0 for item in self.classes]
+        # A marginal class is worth its price but for rounding; one that is never admitted has the fraction 0.
+        values = [item.value if item.rule in ("always", "never") else item.bid_price for item in self.classes]
+        return BidPrice(
+            values=tuple(values),
+            prices=tuple(tuple(row) for row in prices),
+            weights=tuple(tuple(row) for row in self.shares.T.tolist()),
+            fractions=tuple(min(1.0, share) for share in admitted),
+        )
 
     def admit(self, arrival_s: ArrayLike, request_class: ArrayLike, uniforms: ArrayLike) -> IntArray:
         """Pool of each arriving request, -1 for those turned away: the threshold rule, run on line.

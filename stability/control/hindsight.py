@@ -167,8 +167,8 @@ def hindsight_bound(
     ----------
     arrival_rounds : (n,) array_like of int, >= 0
         Round in which each request arrives; it may start in it.
-    prompt_tokens, output_tokens : (n,) array_like of int, >= 1
-        Lengths, tokens.
+    prompt_tokens, output_tokens : (n,) array_like of int, >= 0 and >= 1
+        Lengths, tokens. An engine stores s + j - 1 tokens in the step of token j: give it prompts of s - 1.
     kv_capacity_tokens : int >= 1
         KV cache, tokens (M).
     method : {"exact", "relaxed", "volume"}
@@ -234,7 +234,7 @@ def hindsight_bound(
 
 
 def _checked(*given: ArrayLike) -> tuple[IntArray, IntArray, IntArray]:
-    names, least = ("arrival_rounds", "prompt_tokens", "output_tokens"), (0, 1, 1)
+    names, least = ("arrival_rounds", "prompt_tokens", "output_tokens"), (0, 0, 1)
     found = []
     for name, values, low in zip(names, given, least, strict=True):
         array = np.asarray(values)
@@ -274,11 +274,22 @@ def shortest_first(arrival: IntArray, prompt: IntArray, output: IntArray, room: 
     return starts
 
 
+def program_entries(arrival: IntArray, prompt: IntArray, output: IntArray, room: int) -> int:
+    """Entries of the program's matrix: starts to choose from times the rounds each lasts."""
+    known = shortest_first(arrival, prompt, output, room)
+    return (_longest_wait(arrival, output, known) + 1) * int(output.sum() + len(output))
+
+
+def _longest_wait(a: IntArray, o: IntArray, known: IntArray) -> int:
+    """Rounds beyond which nobody waits in a schedule no worse than the one known."""
+    return int((known + o - a).sum() - o.sum())
+
+
 def _program(
     a: IntArray, s: IntArray, o: IntArray, room: int, known: IntArray, method: str, time_limit_s: float
 ) -> tuple[float, IntArray, FloatArray]:
     """(bound, starts, prices) of the integer program or its relaxation."""
-    longest_wait = int((known + o - a).sum() - o.sum())
+    longest_wait = _longest_wait(a, o, known)
     count = len(a) * (longest_wait + 1)
     if count > MOST_VARIABLES:
         raise InputError(

@@ -14,7 +14,7 @@ from .._types import ArrayLike, BoolArray, FloatArray
 from ..errors import NotModelledError
 from ..model.iteration import IterationLaw, Table, TwoPhase
 from ..theory.conditions import BOUND_ROWS
-from ..theory.envelope import _axes, _clip
+from ..theory.envelope import clipped_axis, table_axes
 from ..theory.moments import Demand
 from .linear import linprog
 
@@ -76,7 +76,10 @@ def _two_phase(law: TwoPhase, demand: FloatArray, limits: FloatArray) -> FloatAr
 
 
 def _table(law: Table, demand: FloatArray, limits: FloatArray) -> FloatArray:
-    axes = [_clip(axis, limit) for axis, limit in zip(_axes(law), (limits[2], limits[1], limits[0]), strict=True)]
+    axes = [
+        clipped_axis(axis, limit)
+        for axis, limit in zip(table_axes(law), (limits[2], limits[1], limits[0]), strict=True)
+    ]
     p, d, k = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
     ones = np.ones_like(p)
     return _duals(law.time_s(p, d, k), np.vstack([p, d, k, ones, ones, ones]), demand, limits)

@@ -41,6 +41,9 @@ def plot_metric(result: SchedulerComparison, metric: str, ax: Axes) -> Axes:
             markerfacecolor="white" if outcome.overloaded else colour,
             capsize=3,
         )
+    if metric == "latency_mean_s" and result.hindsight_s is not None:
+        ax.axvline(scale * result.hindsight_s, color="black", linestyle="--", linewidth=1)
+        ax.set_title("dashed: no scheduler below", fontsize=8)
     ax.set_yticks(range(len(result.outcomes)), [outcome.name for outcome in result.outcomes])
     ax.set_ylim(len(result.outcomes) - 0.5, -0.5)
     ax.set_xlim(left=0)

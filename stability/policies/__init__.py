@@ -19,8 +19,10 @@ from .predictors import Interval as Interval
 from .predictors import Noisy as Noisy
 from .predictors import Oracle as Oracle
 from .predictors import Predictor as Predictor
+from .predictors import PromptMean as PromptMean
 from .predictors import Survival as Survival
 from .priority import Priority as Priority
+from .routers import BidPrice as BidPrice
 from .routers import JoinShortestKv as JoinShortestKv
 from .routers import JoinShortestQueue as JoinShortestQueue
 from .routers import PowerOfTwo as PowerOfTwo

@@ -107,6 +107,8 @@ class PrefillFirst(Scheduler):
 class DecodeFirst(Scheduler):
     """Decodes only while any request decodes, whole prompts only otherwise: FasterTransformer. Not work-conserving.
 
+    A prompt beyond the token budget is computed alone, in chunks.
+
     Parameters
     ----------
     gate : bool

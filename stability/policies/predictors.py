@@ -1,7 +1,7 @@
 """Predicted output lengths: what a scheduler may know of a request before and while it runs.
 
 All but the oracle are honest: they look at the true length only through the error they model (`Interval`, `Bins`, `Noisy`: a
-predictor of that accuracy), or not at all (`ClassMean`, `Survival`: what was seen of other requests). They are vectorised, draw
+predictor of that accuracy), or not at all (`ClassMean`, `PromptMean`, `Survival`: what was seen of other requests). They are vectorised, draw
 only from the generator they are given, one number a request, and predict the same however the requests come in blocks.
 """
 
@@ -52,6 +52,26 @@ class Predictor(ABC):
         (n,) array of int
             The predictions.
         """
+
+    def predict_requests(
+        self, prompt_tokens: IntArray, output_tokens: IntArray, request_class: IntArray, rng: np.random.Generator
+    ) -> IntArray:
+        """As `predict`, for predictors that look at the request's class, too: what the simulator calls.
+
+        Parameters
+        ----------
+        prompt_tokens, output_tokens, request_class : (n,) array of int
+            What the requests hold; classes are indices into the workload's.
+        rng : Generator
+            Its random numbers, one stream for the whole run.
+
+        Returns
+        -------
+        (n,) array of int
+            The predictions; those of `predict` unless overridden.
+        """
+        del request_class
+        return self.predict(prompt_tokens, output_tokens, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +219,73 @@ class Noisy(Predictor):
 
 @dataclass(frozen=True, slots=True)
 class ClassMean(Predictor):
-    """The mean output of requests with prompts of that length: no look at the request's own output.
+    """The mean output of the request's class: no look at the request's own lengths.
 
     Parameters
     ----------
     means : sequence of float, >= 1
-        Mean output of each class, tokens.
+        Mean output of each request class of the workload, tokens, in its order.
+
+    Examples
+    --------
+    >>> chat, code = np.zeros(2, dtype=int), np.ones(1, dtype=int)
+    >>> told = ClassMean((200.0, 60.0)).predict_requests(
+    ...     np.array([5, 5, 5]), np.array([9, 9, 9]), np.concatenate([chat, code]), np.random.default_rng(0)
+    ... )
+    >>> told.tolist()
+    [200, 200, 60]
+    """
+
+    means: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        means = tuple(check_number(f"means[{k}]", mean, at_least=1) for k, mean in enumerate(tuple(self.means)))
+        if not means:
+            raise InputError("means is empty, must have one entry a request class. Give the mean output of each.")
+        object.__setattr__(self, "means", means)
+
+    @classmethod
+    def learned(cls, workload: Workload) -> ClassMean:
+        """The means of the workload's classes, as its distributions have them.
+
+        Parameters
+        ----------
+        workload : Workload
+            What the requests will be like.
+        """
+        return cls(means=tuple(float(item.lengths.output_mean_tokens) for item in workload.classes))
+
+    def predict(self, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator) -> IntArray:
+        """The mean, for each of `prompt_tokens`, if there is one class; `output_tokens` and `rng` are not looked at."""
+        if len(self.means) > 1:
+            raise InputError(
+                f"{self!r} has {len(self.means)} classes, must be told those of the requests. Call predict_requests."
+            )
+        return self.predict_requests(prompt_tokens, output_tokens, np.zeros(len(prompt_tokens), dtype=np.int64), rng)
+
+    def predict_requests(
+        self, prompt_tokens: IntArray, output_tokens: IntArray, request_class: IntArray, rng: np.random.Generator
+    ) -> IntArray:
+        """The mean of each of `request_class`; `prompt_tokens`, `output_tokens` and `rng` are not looked at."""
+        del prompt_tokens, output_tokens, rng
+        if len(request_class) and int(request_class.max()) >= len(self.means):
+            raise InputError(
+                f"{self!r} has {len(self.means)} means, must have one for each of {int(request_class.max()) + 1} request classes. "
+                "Add the missing ones."
+            )
+        return _tokens(np.rint(np.array(self.means)[request_class]))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMean(Predictor):
+    """The mean output of requests with prompts of about that length: no look at the request's own output.
+
+    Parameters
+    ----------
+    means : sequence of float, >= 1
+        Mean output of each bin of prompts, tokens.
     edges : sequence of int, increasing, one fewer
-        The shortest prompt of each class but the first. Without edges all requests are one class.
+        The shortest prompt of each bin but the first. Without edges all requests are in one.
 
     Raises
     ------
@@ -219,7 +298,7 @@ class ClassMean(Predictor):
 
     >>> import numpy as np
     >>> from stability import policies
-    >>> guess = policies.ClassMean(means=(20.0, 200.0), edges=(100,))
+    >>> guess = policies.PromptMean(means=(20.0, 200.0), edges=(100,))
     >>> guess.predict(np.array([50, 500]), np.array([1, 1]), np.random.default_rng(1)).tolist()
     [20, 200]
     """
@@ -233,37 +312,37 @@ class ClassMean(Predictor):
         if len(means) != len(edges) + 1 or any(a >= b for a, b in pairwise(edges)):
             raise InputError(
                 f"{len(means)} means and edges {edges}, must have one edge fewer than means, increasing. "
-                "An edge is where the next class begins."
+                "An edge is where the next bin begins."
             )
         object.__setattr__(self, "means", means)
         object.__setattr__(self, "edges", edges)
 
     @classmethod
-    def learned(cls, workload: Workload, *, classes: int = 8, requests: int = 100_000, seed: int = 0) -> ClassMean:
-        """The means of `classes` equally frequent classes of prompts, from requests drawn from `workload`.
+    def learned(cls, workload: Workload, *, bins: int = 8, requests: int = 100_000, seed: int = 0) -> PromptMean:
+        """The means of `bins` equally frequent bins of prompts, from requests drawn from `workload`.
 
         Parameters
         ----------
         workload : Workload
             What the requests will be like.
-        classes : int >= 1
+        bins : int >= 1
             At most so many: equal prompts stay together.
         requests : int >= 1
             How many are looked at.
         seed : int
             Of the draw.
         """
-        check_integer("classes", classes, at_least=1)
+        check_integer("bins", bins, at_least=1)
         count = check_integer("requests", requests, at_least=1)
         prompt, output = workload.lengths.sample(count, np.random.default_rng(seed))
-        levels = np.quantile(prompt, np.arange(1, classes) / classes, method="higher")
+        levels = np.quantile(prompt, np.arange(1, bins) / bins, method="higher")
         edges = np.unique(levels[levels > prompt.min()]).astype(np.int64)
         place = np.searchsorted(edges, prompt, side="right")
         means = np.bincount(place, weights=output) / np.bincount(place)
         return cls(means=tuple(means.tolist()), edges=tuple(edges.tolist()))
 
     def predict(self, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator) -> IntArray:
-        """The mean of the class of each of `prompt_tokens`; `output_tokens` and `rng` are not looked at."""
+        """The mean of the bin of each of `prompt_tokens`; `output_tokens` and `rng` are not looked at."""
         del output_tokens, rng
         place = np.searchsorted(np.array(self.edges, dtype=np.int64), prompt_tokens, side="right")
         return _tokens(np.rint(np.array(self.means)[place]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from .._types import FloatArray
 from ..errors import InputError, check_number, unknown_name
-from ..model.fleet import Fleet
+from ..model.fleet import Barrier, Fleet
 
 
 class Router(ABC):
@@ -151,12 +152,12 @@ class PowerOfTwo(Router):
 
 @dataclass(frozen=True, init=False)
 class WeightedSplit(Router):
-    """A static random split over the pools, evenly over the replicas of each.
+    """A static random split over the pools, evenly over the replicas of each; over the workers of one barrier group.
 
     Parameters
     ----------
     weights : sequence of float, or of one such sequence per request class, all >= 0
-        Share of the requests for each pool, up to a factor.
+        Share of the requests for each pool, or for each worker of a fleet that is one barrier group, up to a factor.
 
     Raises
     ------
@@ -191,12 +192,14 @@ class WeightedSplit(Router):
 
     def shares(self, fleet: Fleet, classes: int) -> FloatArray:
         rows = self.weights * classes if len(self.weights) == 1 else self.weights
-        if len(rows) != classes or len(rows[0]) != len(fleet.pools):
+        counts = [pool.replicas for pool in fleet.pools]
+        if len(counts) == 1 and isinstance(fleet.pools[0].coupling, Barrier) and len(rows[0]) == counts[0]:
+            counts = [1] * counts[0]
+        if len(rows) != classes or len(rows[0]) != len(counts):
             raise InputError(
                 f"the split has {len(self.weights)} rows of {len(rows[0])} weights, must have 1 or {classes} rows "
                 f"of {len(fleet.pools)}. Give one row a class and one weight a pool."
             )
-        counts = [pool.replicas for pool in fleet.pools]
         even = np.array([np.repeat(np.array(row) / counts, counts) for row in rows])
         cumulative = np.cumsum(even, axis=1)
         cumulative /= cumulative[:, -1:]
@@ -220,11 +223,79 @@ class PrefixAffinity(Router):
 
     balance: float = 0.05
 
-    code = 6
+    code = 10
     observes = True
 
     def __post_init__(self) -> None:
         check_number("balance", self.balance, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BidPrice(Router):
+    """Admission by bid prices: a request joins a pool only where its value is at least what it uses is worth; else it is turned away.
+
+    Among the pools that admit its class, by the weights; evenly over the replicas of each. `AdmissionPlan.bid_price_router` has the
+    prices of the fluid optimum.
+
+    Parameters
+    ----------
+    values : sequence of float >= 0, one a request class
+        What a request of the class earns.
+    prices : sequence of sequences of float >= 0, a row a class, an entry a pool
+        Price of the resources that one request of the class takes of the pool; infinite where it may not go.
+    weights : sequence of sequences of float >= 0, as `prices`, optional
+        Shares of the pools that admit the class; equal without them.
+    fractions : sequence of float in [0, 1], one a class, optional
+        Share of the admissible requests of a class that is let in: less than 1 for one whose value equals its price.
+    """
+
+    values: tuple[float, ...]
+    prices: tuple[tuple[float, ...], ...]
+    weights: tuple[tuple[float, ...], ...] = ()
+    fractions: tuple[float, ...] = ()
+
+    code = 5  # kernels see shares that add up to less than one
+    draws = 1
+
+    def __post_init__(self) -> None:
+        count = len(tuple(self.values))
+        tables = {
+            "values": (self.values,),
+            "prices": self.prices,
+            "weights": self.weights,
+            "fractions": (self.fractions,),
+        }
+        for name, rows in tables.items():
+            kept = tuple(tuple(float(value) for value in row) for row in rows)
+            flat = [value for row in kept for value in row]
+            if any(math.isnan(v) or v < 0 or (v > 1 and name == "fractions") for v in flat):
+                raise InputError(f"{name} = {rows!r}, must be >= 0, and fractions <= 1. Correct the entries.")
+            object.__setattr__(self, name, kept[0] if name in ("values", "fractions") else kept)
+        widths = {len(row) for row in (*self.prices, *self.weights)}
+        short = len(self.prices) != count or (self.weights and len(self.weights) != count)
+        if not count or short or len(widths) != 1 or (self.fractions and len(self.fractions) != count):
+            raise InputError(
+                f"{count} values, {len(self.prices)} rows of prices, {len(self.weights)} of weights and {len(self.fractions)} fractions, "
+                "must be a row a class of an entry a pool. Complete them."
+            )
+
+    def shares(self, fleet: Fleet, classes: int) -> FloatArray:
+        if len(self.values) != classes or len(self.prices[0]) != len(fleet.pools):
+            raise InputError(
+                f"the bid prices are for {len(self.values)} classes and {len(self.prices[0])} pools, must be for {classes} and "
+                f"{len(fleet.pools)}. Give one row a class and one price a pool."
+            )
+        counts = np.array([pool.replicas for pool in fleet.pools])
+        found = np.zeros((classes, int(counts.sum())))
+        for k, value in enumerate(self.values):
+            weight = np.array(self.weights[k]) if self.weights else np.ones(len(counts))
+            weight = np.where(value >= np.array(self.prices[k]), weight, 0.0)
+            if weight.sum() > 0:
+                admitted = self.fractions[k] if self.fractions else 1.0
+                found[k] = np.cumsum(np.repeat(weight / counts, counts)) / weight.sum() * admitted
+                last = np.flatnonzero(np.repeat(weight, counts))[-1]
+                found[k, last:] = admitted  # what rounding leaves belongs to the last replica that takes anything
+        return found
 
 
 ROUTERS: dict[str, type[Router]] = {

@@ -12,7 +12,7 @@ import numpy as np
 from .._extras import needs
 from .._result import Tabular, percent, rate, seconds
 from .._types import AnyArray, FloatArray, IntArray, read_only
-from ..errors import InputError, NotModelledError, check_choice, check_integer, check_number
+from ..errors import InputError, NotModelledError, UnservableError, check_choice, check_integer, check_number
 from ..evidence.intervals import Interval, ratio_interval
 from ..model.arrivals import Replay
 from ..model.checks import check_no_prefixes, check_pair
@@ -21,7 +21,7 @@ from ..model.requests import Requests, draw
 from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
 from ..policies.balance import BalanceRouter, LeastPredictedWork, LengthPartition, group_router_of
-from ..policies.routers import Router
+from ..policies.routers import BidPrice, Router
 from .predictors import prediction_tables
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class BarrierResult(Tabular):
     kv_peak_tokens : int
         Largest KV read by one worker in one step.
     over_capacity : float
-        Share of worker-steps in which that exceeds the worker's KV cache, which the group does not enforce.
+        Share of worker-steps in which that exceeds the worker's KV cache: 0 under reservation, else not enforced.
     energy_per_token_j : float
         At 100 + 300 (L/max L)^0.7 W per worker, J.
     running_mean, waiting_mean : float
@@ -131,7 +131,10 @@ class BarrierResult(Tabular):
             ("KV load, max - min", f"{self.spread_tokens:.4g} tokens"),
             ("energy per token", f"{self.energy_per_token_j:.4g} J"),
             ("running, waiting", f"{self.running_mean:.4g}, {self.waiting_mean:.4g}"),
-            ("worker-steps beyond the KV cache", percent(self.over_capacity)),
+            (
+                "worker-steps beyond the KV cache",
+                percent(self.over_capacity) + (", not enforced" if self.over_capacity else ""),
+            ),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,7 +171,9 @@ def simulate_barrier(
 ) -> BarrierResult:
     """Simulate one group of workers behind a barrier, token by token.
 
-    Slots and token budget limit each worker; its KV cache is watched (`over_capacity`), not enforced: nothing is evicted.
+    Slots and token budget limit each worker. So does its KV cache with `admission="reserve"`: a request joins a worker only where its
+    prompt and output limit fit beside those of the running ones (in the order of the queue; a balancing router's placement that does not
+    fit is put off). The gates, which evict, have no counterpart here: under them the KV cache is watched (`over_capacity`), not enforced.
 
     Parameters
     ----------
@@ -206,6 +211,8 @@ def simulate_barrier(
         If an argument breaks its rule.
     NotModelledError
         If the fleet is not one barrier group.
+    UnservableError
+        If a worker that reserves can never hold a request.
 
     Examples
     --------
@@ -225,6 +232,11 @@ def simulate_barrier(
     check_no_prefixes(workload, "barrier groups")
     pool = _pool(fleet)
     policy = group_router_of(router)
+    if isinstance(policy, BidPrice):
+        raise NotModelledError(
+            "BidPrice admits to pools of independent replicas: behind a barrier every worker pays for the most loaded one, so that a "
+            "request has no price at its own worker alone. Admit before the group."
+        )
     central = _central(policy, assignment, pool.replicas)
     share = check_number("warmup", warmup, at_least=0, below=1)
     if concurrency is not None:
@@ -243,6 +255,7 @@ def simulate_barrier(
         raise InputError(
             "no request has more than one output token, some must for a decode pool. Lengthen the outputs."
         )
+    _check_fits(pool, drawn)
     from .group import GroupRun
 
     run = GroupRun(
@@ -342,6 +355,18 @@ def tables_for(policy: Router, workload: Workload) -> FloatArray:
     if isinstance(policy, BalanceRouter) and policy.horizon > 0:
         return prediction_tables(workload, policy.predictor, policy.horizon)
     return np.empty((len(workload.classes), 0))
+
+
+def _check_fits(pool: Pool, requests: Requests) -> None:
+    """Raise if an empty worker that reserves has no room for some request."""
+    engine = pool.replica.engine
+    needed = requests.prompt_tokens + requests.max_output_tokens
+    if engine.admission == "reserve" and engine.scheduler is None and int(needed.max()) > pool.replica.usable_kv_tokens:
+        row = int(np.argmax(needed))
+        raise UnservableError(
+            f"request {row} needs {needed[row]} KV tokens (prompt and output limit), must fit the "
+            f"{pool.replica.usable_kv_tokens} of a worker of pool {pool.name!r}. Shorten it or enlarge the KV cache."
+        )
 
 
 def _longer_than_one(requests: Requests) -> Requests:

@@ -71,7 +71,7 @@ class Ranks:
 
     def _rank(self, policy: Priority, arrivals: Arrivals, rng: np.random.Generator) -> FloatArray:
         if policy.order == "shortest":
-            lengths = predicted(policy, arrivals.prompt_tokens, arrivals.output_tokens, rng)
+            lengths = predicted(policy, arrivals.prompt_tokens, arrivals.output_tokens, arrivals.request_class, rng)
             return lengths.astype(np.float64)
         if policy.order == "deadline":
             return np.array(policy.deadlines_s)[arrivals.request_class]

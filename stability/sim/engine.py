@@ -17,7 +17,7 @@ from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.turns import draw_sessions
 from ..model.workload import Workload
 from ..policies.balance import GroupRouter
-from ..policies.routers import Router, router_of
+from ..policies.routers import BidPrice, Router, router_of
 from .domain import INTERPRETED, check_prefixes, check_servable, limits_of, replicas_of
 from .result import SimulationResult
 
@@ -119,6 +119,8 @@ def simulate(
     for pool in fleet.pools:
         limits_of(pool.replica)
     policy = router_of(router, fleet)
+    if isinstance(policy, BidPrice) and (saturated or concurrency is not None):
+        raise InputError("BidPrice turns requests away, must do so in an open loop. Drop saturated or concurrency.")
     if isinstance(policy, GroupRouter):
         raise NotModelledError(
             f"router = {policy!r} is for barrier groups, must be one of ROUTERS. Use simulate_barrier()."

@@ -135,15 +135,19 @@ class GroupRun:
             cutoffs=np.array(parts.cutoffs if parts else [], dtype=np.int64),
             part_start=np.cumsum([0, *(parts.workers if parts else [])], dtype=np.int64),
             power=np.array(POWER_W),
+            reserve=engine.admission == "reserve" and engine.scheduler is None,
+            capacity_blocks=pool.replica.capacity_blocks,
+            watermark_blocks=engine.watermark_blocks(pool.replica.kv_capacity_tokens),
         )
 
     def _jobs(self) -> layout.GroupJobs:
-        count = len(self.requests)
+        count, block = len(self.requests), self.pool.replica.engine.block_size
         return layout.GroupJobs(
             arrival_s=np.array(self.requests.arrival_s, dtype=np.float64),
             prompt=np.array(self.requests.prompt_tokens, dtype=np.int64),
             output=np.array(self.requests.output_tokens, dtype=np.int64),
             request_class=np.array(self.requests.request_class, dtype=np.int64),
+            reserve_blocks=-(-(self.requests.prompt_tokens + self.requests.max_output_tokens) // block),
             uniforms=self.uniforms,
             base=np.full(count, NONE, dtype=np.int64),
             computed=np.zeros(count, dtype=np.int64),
@@ -166,6 +170,7 @@ class GroupRun:
             marks=np.zeros((MARKS + 3, 2 + len(layout.TOTALS))),
             running=np.zeros((g, n), dtype=np.int64),
             occupied=zeros(),
+            reserved_blocks=zeros(),
             prefilling=zeros(),
             decodes=zeros(),
             decode_kv=zeros(),

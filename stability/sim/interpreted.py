@@ -10,6 +10,7 @@ from .._types import FloatArray
 from ..policies.routers import PowerOfTwo
 from .domain import limits_of
 from .kernels.books import sample
+from .kernels.loop import turn_away
 from .kernels.state import LOG_COLUMNS, LOGGED, OWED, Arrivals
 from .reference.fleet import build_servers, choose
 from .reference.replica import ReferenceReplica, ReferenceRequest
@@ -17,6 +18,7 @@ from .run import TTFT_BINS, Run
 from .scheduling import Predictions
 
 _sample = getattr(sample, "py_func", sample)
+_turn_away = getattr(turn_away, "py_func", turn_away)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -34,7 +36,7 @@ class InterpretedRun(Run):
         self.predictions = Predictions([limits.scheduler for limits, _ in replicas], self.root)
 
     def _receive_lengths(self, arrivals: Arrivals) -> None:
-        self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.first)
+        self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.request_class, arrivals.first)
 
     def _run_open(self, piece: Arrivals, begin: int) -> int:
         for i in range(begin, len(piece.arrival_s)):
@@ -102,6 +104,9 @@ class InterpretedRun(Run):
     def _join(self, job: ReferenceRequest, uniforms: FloatArray, now_s: float) -> None:
         """Route `job` and put it into a queue."""
         r = choose(self.router, self.servers, job, uniforms, self.shares)
+        if r == len(self.servers):
+            _turn_away(self.machine, 0, job.index)
+            return
         # Its replica may lag behind where the router looks at none: steps that start before now come first.
         if not self.concurrency:
             self._advance_one(r, now_s)

@@ -46,6 +46,8 @@ class RouterOutcome(Described):
         Requests waiting, over the fleet.
     waste : float or None
         Share of the workers' time spent at the barrier; None for independent replicas.
+    rejected : float
+        Share of the requests turned away.
     overloaded : bool or None
         Whether the backlog grew as at no load <= 1; None where it is not tested (closed loops, barrier groups).
 
@@ -62,6 +64,7 @@ class RouterOutcome(Described):
     ttft_p99_s: float
     waiting_mean: float
     waste: float | None
+    rejected: float
     overloaded: bool | None
 
 
@@ -97,6 +100,7 @@ class RouterComparison(Tabular):
         "TTFT 99 %",
         "waiting",
         "at barrier",
+        "turned away",
         "keeps up",
     )
 
@@ -125,6 +129,7 @@ class RouterComparison(Tabular):
                 seconds(item.ttft_p99_s),
                 f"{item.waiting_mean:.3g}",
                 percent(item.waste),
+                percent(item.rejected),
                 words[item.overloaded],
             )
             for item in self.outcomes
@@ -236,6 +241,7 @@ def _independent(
         ttft_p99_s=float(got.ttft_quantile_s(0.99)),
         waiting_mean=got.waiting_mean,
         waste=None,
+        rejected=got.rejected / max(got.arrived, 1),
         overloaded=got.overloaded if concurrency is None else None,
     )
 
@@ -263,5 +269,6 @@ def _grouped(
         ttft_p99_s=float(np.quantile(first, 0.99)),
         waiting_mean=got.waiting_mean,
         waste=got.waste,
+        rejected=0.0,
         overloaded=None,
     )

@@ -35,7 +35,7 @@ def evicts_in_circles(evictions: int) -> InputError:
     )
 
 
-CHUNKING = (Fcfs, Sarathi, Orca, Priority, UserScheduler)
+CHUNKING = (Fcfs, Sarathi, Orca, DecodeFirst, Priority, UserScheduler)
 """Policies that may split prompts; the others compute them whole."""
 
 
@@ -53,7 +53,7 @@ def whole_tokens(policy: Scheduler, prompt_tokens: IntArray, output_tokens: IntA
     """Most tokens of each request that `policy` must be able to compute in one iteration."""
     if isinstance(policy, CHUNKING):
         return np.ones_like(prompt_tokens)
-    if isinstance(policy, PrefillFirst | DecodeFirst) and policy.gate:
+    if isinstance(policy, PrefillFirst) and policy.gate:
         return prompt_tokens + output_tokens - 1  # an evicted request is computed again with what it generated
     return prompt_tokens
 
@@ -72,7 +72,11 @@ def check_classes(policy: Scheduler, classes: int) -> None:
 
 
 def predicted(
-    policy: Scheduler, prompt_tokens: IntArray, output_tokens: IntArray, rng: np.random.Generator
+    policy: Scheduler,
+    prompt_tokens: IntArray,
+    output_tokens: IntArray,
+    request_class: IntArray,
+    rng: np.random.Generator,
 ) -> IntArray:
     """The output length that `policy` is told of each request."""
     told: Predictor | int = getattr(policy, "predictor", Oracle())
@@ -82,7 +86,7 @@ def predicted(
         told = policy.lower
     if not isinstance(told, Predictor):
         return np.full(len(output_tokens), told, dtype=np.int64)
-    lengths = np.asarray(told.predict(prompt_tokens, output_tokens, rng))
+    lengths = np.asarray(told.predict_requests(prompt_tokens, output_tokens, request_class, rng))
     if lengths.shape != output_tokens.shape or (lengths < 1).any():
         raise InputError(f"{told!r} predicts {lengths!r}, must predict one length >= 1 for each request. Correct it.")
     return lengths.astype(np.int64)
@@ -97,10 +101,12 @@ class Predictions:
         self.first = 0
         self.columns: dict[Scheduler, IntArray] = {}
 
-    def receive(self, prompt_tokens: IntArray, output_tokens: IntArray, first: int) -> None:
+    def receive(self, prompt_tokens: IntArray, output_tokens: IntArray, request_class: IntArray, first: int) -> None:
         """Predict the requests numbered from `first` on."""
         self.first = first
-        self.columns = {p: predicted(p, prompt_tokens, output_tokens, rng) for p, rng in self.rngs.items()}
+        self.columns = {
+            p: predicted(p, prompt_tokens, output_tokens, request_class, rng) for p, rng in self.rngs.items()
+        }
 
     def of(self, replica: int, index: int) -> int:
         """What the policy of `replica` is told of request `index`; 0 for a replica without a planner."""

@@ -289,7 +289,9 @@ def _pool_reports(
     load_table, compute_list, bottlenecks = loads.tolist(), compute.tolist(), bottleneck.tolist()
     reports = []
     for i, pool in enumerate(pools):
-        verdict, reason = _judge(pool, table["rate"][i], table["stable"][i], table["unstable"][i], solved.doubts[i])
+        verdict, reason = _judge(
+            pool, table["rate"][i], table["stable"][i], table["unstable"][i], solved.doubts[i], solved.grounds[i]
+        )
         memory, slots, budget = load_table[i]
         proved = solved.proved[i]
         reports.append(
@@ -323,7 +325,9 @@ def _bottleneck(pool: Pool, capacity: float, upper: float, resource: str) -> str
     return "scheduler" if not like_engine(pool.replica) and capacity < HELD_BACK * upper else resource
 
 
-def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, doubt: str) -> tuple[Verdict, str]:
+def _judge(
+    pool: Pool, rate: float, stable_below: float, unstable_above: float, doubt: str, ground: str
+) -> tuple[Verdict, str]:
     """Decision 1 for one pool."""
     if rate > unstable_above:
         return (
@@ -331,7 +335,8 @@ def _judge(pool: Pool, rate: float, stable_below: float, unstable_above: float, 
             f"pool {pool.name!r} gets {rate:.4g}/s, more than the {unstable_above:.4g}/s it can serve",
         )
     if rate < stable_below:
-        return Verdict.STABLE, f"pool {pool.name!r} gets {rate:.4g}/s and is stable up to {stable_below:.4g}/s"
+        why = f" ({ground})" if ground else ""
+        return Verdict.STABLE, f"pool {pool.name!r} gets {rate:.4g}/s and is stable up to {stable_below:.4g}/s{why}"
     if doubt:
         return Verdict.UNDETERMINED, f"pool {pool.name!r}: {doubt}"
     return Verdict.UNDETERMINED, (

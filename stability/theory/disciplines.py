@@ -122,13 +122,14 @@ def backlog_bound_tokens(budget: int, prefill_tokens: int, decode_tokens: int) -
 def decode_first_rate(law: IterationLaw, budget: int, *, prefill_tokens: int, decode_tokens: int) -> float:
     """Capacity of decode-only batches while any decode is pending, requests/s. **Exact** for constant lengths.
 
-    With a queue it serves in rounds: `n = floor(B/v_p)` whole prompts in one batch, then v_d batches of their n decodes.
+    With a queue it serves in rounds: `n = floor(B/v_p)` whole prompts in one batch, then v_d batches of their n decodes. A prompt
+    beyond B is computed alone, in chunks: n = 1.
 
     Parameters
     ----------
     law : IterationLaw
     budget : int
-        B; the prompt must fit.
+        B.
     prefill_tokens, decode_tokens : int
         v_p and v_d of every request.
 
@@ -139,8 +140,11 @@ def decode_first_rate(law: IterationLaw, budget: int, *, prefill_tokens: int, de
     >>> round(decode_first_rate(law, 512, prefill_tokens=100, decode_tokens=100), 2)  # 5/(153.16 + 100*46.75) ms
     1.04
     """
-    whole = _whole_prompts(budget, prefill_tokens)
     times = batch_times_s(law, budget)
+    if check_integer("prefill_tokens", prefill_tokens, at_least=1) > budget:
+        chunks, rest = divmod(prefill_tokens, budget)
+        return 1 / float(chunks * times[budget] + (times[rest] if rest else 0.0) + decode_tokens * times[1])
+    whole = _whole_prompts(budget, prefill_tokens)
     return whole / float(times[whole * prefill_tokens] + decode_tokens * times[whole])
 
 

@@ -151,7 +151,10 @@ def _table_time(law: Table, demand: FloatArray, limits: FloatArray) -> float:
     """The linear program whose iterations are the corners of the measured grid (a multilinear law bends only there)."""
     from scipy.optimize import linprog
 
-    axes = [_clip(axis, limit) for axis, limit in zip(_axes(law), (limits[2], limits[1], limits[0]), strict=True)]
+    axes = [
+        clipped_axis(axis, limit)
+        for axis, limit in zip(table_axes(law), (limits[2], limits[1], limits[0]), strict=True)
+    ]
     p, d, k = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
     times = law.time_s(p, d, k)
     shares = occupancy(demand, BOUND_ROWS, limits)
@@ -163,10 +166,11 @@ def _table_time(law: Table, demand: FloatArray, limits: FloatArray) -> float:
     return float(found.fun) + law.per_prefill_context_s * float(demand[Demand.CONTEXT])
 
 
-def _axes(law: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
+def table_axes(law: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The grid of a measured table: prompt tokens, decodes, KV tokens."""
     return np.array(law.prefill_tokens), np.array(law.decode_tokens), np.array(law.kv_tokens)
 
 
-def _clip(axis: FloatArray, limit: float) -> FloatArray:
+def clipped_axis(axis: FloatArray, limit: float) -> FloatArray:
     """The axis from 0 to the engine's limit: extrapolated or cut."""
     return np.concatenate(([0.0], axis[(axis > 0) & (axis < limit)], [limit]))

@@ -121,12 +121,8 @@ def check_nested(
     overflow : float in (0, 1)
         delta: accepted probability that it does not.
     """
-    r, n = np.asarray(boundaries, dtype=np.int64), np.asarray(thresholds, dtype=np.int64)
-    if r.ndim != 1 or r.shape != n.shape or len(r) == 0 or r[0] < 1 or (np.diff(r) <= 0).any() or (n < 1).any():
-        raise InputError(
-            f"boundaries {r.tolist()} and thresholds {n.tolist()}, must be as many, increasing from >= 1 and integers >= 1. "
-            "Give one threshold per segment."
-        )
+    policy = NestedWait(ends=tuple(np.asarray(boundaries).tolist()), thresholds=tuple(np.asarray(thresholds).tolist()))
+    r, n = np.array(policy.ends), np.array(policy.thresholds)
     if r[-1] != model.decode_tokens[-1]:
         raise InputError(
             f"the last boundary is {r[-1]}, must be the longest output's {model.decode_tokens[-1]} decode tokens. Move it."

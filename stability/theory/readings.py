@@ -7,7 +7,8 @@ A reading stands beside the rows of `conditions`, which are necessary for every 
 | `Wait`, constant lengths | `min_k n_k/(p_k DT(n))` if the full batch fits | proved below; above, for one class |
 | `ClassBudgets`, constant lengths | the same with b_k: an iteration takes at most tau(b) | proved below; above, for one class |
 | `RandomBudget`, budgets that never overflow | `E[B]/(c0 + E[B] E[W])` | proved |
-| `NestedWait`, equal prompts | n_1/DT(n) under Theorem 2 | approximate: overflow is bounded over a finite time only |
+| `NestedWait`, equal prompts | n_1/DT(n) under Theorem 2 with its memory; above n_1/(c0 + n_1 E[W]) none | proved over an hour but for the stated \
+chance of overflow, for ever with one segment; necessary above |
 | `Sarathi(gate=False)`, `Orca(gate=False)` | `B/(t(B) E[s + o - 1])` | proved, above and below |
 | `DecodeFirst(gate=False)`, constant lengths | rounds of whole prompts and their decodes | exact |
 | `PrefillFirst(gate=False)`, constant lengths | a bracket | sufficient and necessary |
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .._result import seconds
 from .._types import FloatArray
 from ..errors import InputError, NotModelledError
 from ..model.engine import Scheduler
@@ -46,7 +48,7 @@ from ..policies import (
 from . import footprint
 from .disciplines import decode_first_rate, prefill_first_rates, token_region
 from .nested_thresholds import check_nested
-from .nested_wait import nested_engine_model
+from .nested_wait import NestedModel, nested_engine_model
 from .wait import engine_model, single_lengths
 
 
@@ -65,6 +67,8 @@ class Reading:
         Why nothing between is certain; empty where the two meet or are a plain bracket.
     unlimited_memory : bool
         Whether the scheduler ignores the KV capacity, so that the bound for those that do not does not hold.
+    ground : str
+        What stability below rests on, where that needs saying.
     """
 
     capacity_per_s: float
@@ -73,6 +77,7 @@ class Reading:
     proved: bool
     doubt: str = ""
     unlimited_memory: bool = False
+    ground: str = ""
 
 
 def has_reading(policy: Scheduler) -> bool:
@@ -229,12 +234,8 @@ def _random_budget(policy: RandomBudget, replica: Replica, classes: Sequence[Req
             f"{policy!r} can overflow the KV cache, the slots or the token budget, must not for a capacity in theory: what evictions cost it is not "
             "known. stability.theory.flow_control.overflow_bound says how rare they are."
         )
-    from .conditions import work_s
-    from .moments import mean_over, moments
-
-    found = [moments(item.lengths, engine.max_num_batched_tokens, engine.block_size) for item in classes]
     budget = (policy.low + policy.high) / 2
-    rate = budget / (law.base_s + budget * float(work_s(np.array(law.coefficients), mean_over(found, mix))))
+    rate = budget / (law.base_s + budget * _work_s(replica, classes, mix))
     return Reading(capacity_per_s=rate, stable_below_per_s=rate, unstable_above_per_s=rate, proved=True)
 
 
@@ -247,16 +248,64 @@ def _nested(policy: NestedWait, replica: Replica, classes: Sequence[RequestClass
         raise NotModelledError(
             f"{policy!r} lets a boundary queue grow: n_k must be above p_k n_(k-1) for a capacity in theory."
         )
-    rate = float(found.thresholds[0]) / found.iteration_s
-    short = found.required_tokens > model.kv_capacity_tokens
-    doubt = (
-        f"Nested WAIT needs {found.required_tokens:.0f} KV tokens for an overflow probability of {found.overflow:g} an hour"
-        if short
-        else "Theorem 2 bounds overflow over a finite time only, so stability for ever is not proved"
-    )
+    first = float(found.thresholds[0])
+    rate = first / found.iteration_s
+    law, above = replica.iteration, math.inf
+    if isinstance(law, IterationTime):  # every batch takes n_1 new requests at most: lambda (c0/n_1 + E[W]) <= 1
+        above = first / (law.base_s + first * _work_s(replica, classes, mix))
+    doubt = _nested_doubt(model, ends, policy, replica.engine.block_size)
+    if len(ends) == 1:
+        ground = "Theorem 2 of arXiv 2504.11320: one segment holds no more than its stages"
+    else:
+        ground = f"Theorem 2 of arXiv 2504.11320: memory suffices with probability {1 - found.overflow:g} for {seconds(found.horizon_s)}"
     return Reading(
-        capacity_per_s=rate, stable_below_per_s=0.0, unstable_above_per_s=math.inf, proved=False, doubt=doubt
+        capacity_per_s=rate,
+        stable_below_per_s=0.0 if doubt else rate,
+        unstable_above_per_s=above,
+        proved=len(ends) == 1 and not doubt,
+        doubt=doubt,
+        ground="" if doubt else ground,
     )
+
+
+def _nested_doubt(model: NestedModel, ends: Sequence[int], policy: NestedWait, block_size: int) -> str:
+    """Which assumption of Theorem 2 fails; empty if none does."""
+    if not model.prompts_equal:
+        return "Theorem 2 of Nested WAIT is for prompts of one length, these differ"
+    # A block more than its tokens is what a request can hold of the cache.
+    held = replace(model, prompt_tokens=model.prompt_tokens + block_size - 1)
+    found = check_nested(held, ends, policy.thresholds)
+    if found.required_tokens > model.kv_capacity_tokens:
+        return (
+            f"Nested WAIT needs {found.required_tokens:.0f} KV tokens for an overflow probability of {found.overflow:g} an hour, "
+            f"has {model.kv_capacity_tokens:.0f}"
+        )
+    if not (found.thresholds[1:] < found.thresholds[:-1]).all():
+        return (
+            f"Theorem 2 of Nested WAIT is for thresholds that fall from segment to segment, {policy.thresholds} do not"
+        )
+    # Stages, boundary queues within their buffers, and the prefill take slots; the batch takes the token budget.
+    starts = np.concatenate(([0], found.boundaries[:-1]))
+    queued = float((found.buffers_tokens[1:] / (held.prompt_tokens + starts[1:])).sum())
+    counts = found.thresholds.astype(np.float64)
+    stages = float(counts @ (found.boundaries - starts)) + counts[0]
+    if stages + queued > model.slots:
+        return f"Nested WAIT needs {stages + queued:.0f} slots for its stages and queues, has {model.slots:.0f}"
+    tokens = counts[0] * model.prompt_tokens + stages - counts[0]
+    if tokens > model.budget:
+        return f"a full batch of Nested WAIT computes {tokens:.0f} tokens, the budget is {model.budget:.0f}"
+    return ""
+
+
+def _work_s(replica: Replica, classes: Sequence[RequestClass], mix: FloatArray) -> float:
+    """E[W] of a request under the replica's affine law, s."""
+    from .conditions import work_s
+    from .moments import mean_over, moments
+
+    law, engine = replica.iteration, replica.engine
+    assert isinstance(law, IterationTime)
+    found = [moments(item.lengths, engine.max_num_batched_tokens, engine.block_size) for item in classes]
+    return float(work_s(np.array(law.coefficients), mean_over(found, mix)))
 
 
 def _work_conserving(

@@ -85,6 +85,8 @@ class Solution:
         At capacity.
     doubts : list of str
         Why a policy is outside every regime with a known capacity; empty where it is not.
+    grounds : list of str
+        What stability below rests on, where that needs saying.
     """
 
     demand: FloatArray
@@ -98,6 +100,7 @@ class Solution:
     unstable_above: FloatArray
     evictions_per_request: FloatArray
     doubts: list[str]
+    grounds: list[str]
 
     def over(self, rows: IntArray) -> Solution:
         """The solution of each pool from those of the distinct replicas."""
@@ -144,7 +147,7 @@ def _with_readings(
         solved.unstable_above.copy(),
         solved.evictions_per_request.copy(),
     )
-    proved, doubts = list(solved.proved), list(solved.doubts)
+    proved, doubts, grounds = list(solved.proved), list(solved.doubts), list(solved.grounds)
     for row, found in known.items():
         # Memory takes the share at which the flow balance gives this capacity, so that the load there is 1.
         base, capacity = float(solved.coefficients[row, 0]), found.capacity_per_s
@@ -157,6 +160,7 @@ def _with_readings(
         below[row], evictions[row] = found.stable_below_per_s, 0.0
         above[row] = min(found.unstable_above_per_s, float(columns["upper_bound"][row]))
         proved[row], doubts[row] = (found.stable_below_per_s if found.proved else None), found.doubt
+        grounds[row] = found.ground
     return replace(
         solved,
         **columns,
@@ -165,6 +169,7 @@ def _with_readings(
         evictions_per_request=evictions,
         proved=proved,
         doubts=doubts,
+        grounds=grounds,
     )
 
 
@@ -245,6 +250,7 @@ def _solve_distinct(
         unstable_above=np.minimum(own_high, upper_high),
         evictions_per_request=gates.evictions_per_request,
         doubts=doubts,
+        grounds=[""] * len(doubts),
     )
 
 

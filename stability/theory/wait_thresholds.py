@@ -11,6 +11,7 @@ from .._result import Tabular, no_truth, seconds
 from .._types import ArrayLike, FloatArray, IntArray, read_only
 from ..errors import InputError
 from ..policies import Wait
+from ..policies.wait import positive_integers
 from .wait import WaitFluid, WaitModel, candidate_thresholds, fluid, latency_bound_s
 
 REGIMES = {
@@ -99,8 +100,8 @@ def check_thresholds(model: WaitModel, thresholds: ArrayLike) -> WaitDesign:
     >>> check_thresholds(model, [2])  # DT = 1 + 0.01 * 2 * 33 = 1.66 < 2
     WaitDesign(thresholds [2], strict, batch 1.66 s)
     """
-    counts = np.atleast_1d(np.asarray(thresholds))
-    if counts.shape != model.rates_per_s.shape or not np.issubdtype(counts.dtype, np.integer) or (counts < 1).any():
+    counts = np.array(positive_integers("thresholds", np.atleast_1d(np.asarray(thresholds)).tolist()))
+    if counts.shape != model.rates_per_s.shape:
         raise InputError(
             f"thresholds = {counts.tolist()}, must be {len(model.rates_per_s)} integers >= 1. Give one per type."
         )

@@ -95,3 +95,12 @@ def test_policies_may_be_objects() -> None:
 def test_bundled_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare-routers", "--requests", "1000", "--router", "round_robin"]) == 0
     assert "round_robin" in capsys.readouterr().out
+
+
+def test_bid_prices_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled plan has room: everything is admitted."""
+    names = ["--router", "bid_price", "--router", "round_robin", "--requests", "300", "--json"]
+    assert run(["compare-routers", *names]) == 0
+    outcomes = json.loads(capsys.readouterr().out)["outcomes"]
+    assert {item["router"].split("(")[0] for item in outcomes} == {"BidPrice", "round_robin"}
+    assert [item["rejected"] for item in outcomes] == [0, 0]

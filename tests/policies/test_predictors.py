@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 import stability as st
 from stability import lengths as L
 from stability.errors import InputError
-from stability.policies import Bins, ClassMean, Interval, Noisy, Oracle, Predictor, Survival
+from stability.policies import Bins, ClassMean, Interval, Noisy, Oracle, Predictor, PromptMean, Survival
 
 OUTPUT = np.random.default_rng(0).integers(1, 1000, 50_000)
 PROMPT = np.random.default_rng(1).integers(1, 4000, 50_000)
@@ -21,7 +21,8 @@ ALL = (
     Bins(100, "lower"),
     Noisy(0.5),
     Noisy(0.5, "lognormal"),
-    ClassMean((100.0, 300.0), (2000,)),
+    ClassMean((100.0,)),
+    PromptMean((100.0, 300.0), (2000,)),
     Survival(OUTPUT),
 )
 
@@ -38,7 +39,9 @@ def test_predictions_are_lengths_and_do_not_depend_on_blocks(predictor: Predicto
     assert hash(predictor) == hash(predictor)
 
 
-@pytest.mark.parametrize("predictor", [ClassMean((100.0, 300.0), (2000,)), Survival([3, 5, 70])], ids=repr)
+@pytest.mark.parametrize(
+    "predictor", [ClassMean((70.0,)), PromptMean((100.0, 300.0), (2000,)), Survival([3, 5, 70])], ids=repr
+)
 def test_learned_predictors_never_look_at_the_truth(predictor: Predictor) -> None:
     rng = np.random.default_rng(7)
     assert np.array_equal(predictor.predict(PROMPT, OUTPUT, rng), predictor.predict(PROMPT, OUTPUT[::-1], rng))
@@ -70,15 +73,15 @@ def test_noise_is_calibrated() -> None:
     assert np.array_equal(Noisy(0.0).predict(PROMPT, OUTPUT, np.random.default_rng(0)), OUTPUT)
 
 
-def test_class_means_are_those_of_the_classes() -> None:
-    """Calibration in the large: over all requests of a class, predictions average to the outputs."""
+def test_prompt_means_are_those_of_the_bins() -> None:
+    """Calibration in the large: over all requests of a bin, predictions average to the outputs."""
     workload = st.Workload(
         [
             st.RequestClass("short", 3.0, L.Independent(L.Uniform(1, 100), L.Geometric(50))),
             st.RequestClass("long", 1.0, L.Independent(L.Uniform(1000, 2000), L.Geometric(400))),
         ]
     )
-    learned = ClassMean.learned(workload, classes=4)
+    learned = PromptMean.learned(workload, bins=4)
     assert len(learned.means) == 4
     prompt, output = workload.lengths.sample(50_000, np.random.default_rng(9))
     told = learned.predict(prompt, output, np.random.default_rng(0))
@@ -88,8 +91,8 @@ def test_class_means_are_those_of_the_classes() -> None:
         # 100 000/4 taught, 12 500 test: six standard errors of the difference, and rounding to whole tokens.
         error = output[rows].std() * np.sqrt(1 / rows.sum() + 1 / 25_000)
         assert abs(told[rows].mean() - output[rows].mean()) < 6 * error + 0.5
-    one = ClassMean.learned(st.Workload.poisson(1.0, L.Independent(L.Constant(5), L.Constant(7))))
-    assert one == ClassMean((7.0,))
+    one = PromptMean.learned(st.Workload.poisson(1.0, L.Independent(L.Constant(5), L.Constant(7))))
+    assert one == PromptMean((7.0,))
 
 
 @given(generated=some.integers(0, 12), horizon=some.integers(1, 6))
@@ -126,11 +129,55 @@ def test_survival_predicts_its_mean_and_is_calibrated_as_tokens_come() -> None:
         lambda: Bins(0),
         lambda: Noisy(1.5),
         lambda: Noisy(-0.1, "lognormal"),
-        lambda: ClassMean((1.0, 2.0)),
-        lambda: ClassMean((1.0, 2.0, 3.0), (5, 5)),
+        lambda: ClassMean(()),
+        lambda: ClassMean((0.5,)),
+        lambda: PromptMean((1.0, 2.0)),
+        lambda: PromptMean((1.0, 2.0, 3.0), (5, 5)),
         lambda: Survival([]),
     ],
 )
 def test_refusals(build: object) -> None:
     with pytest.raises(InputError):
         build()  # type: ignore[operator]
+
+
+CLASSES = st.Workload(
+    [
+        st.RequestClass("long", 1.0, L.Independent(L.Constant(20), L.Discrete([30, 50], [0.5, 0.5]))),
+        st.RequestClass("short", 1.0, L.Independent(L.Constant(20), L.Discrete([1, 7], [0.5, 0.5]))),
+    ]
+)
+
+
+def test_class_means_are_those_of_the_classes() -> None:
+    """Prompts are all alike: only the class tells them apart."""
+    learned = ClassMean.learned(CLASSES)
+    assert learned == ClassMean((40.0, 4.0))
+    kinds, same, rng = np.array([0, 1, 1, 0]), np.full(4, 20), np.random.default_rng(0)
+    assert learned.predict_requests(same, np.array([30, 1, 7, 50]), kinds, rng).tolist() == [40, 4, 4, 40]
+    with pytest.raises(InputError, match="predict_requests"):
+        learned.predict(same, same, rng)
+    with pytest.raises(InputError, match="for each of 3 request classes"):
+        learned.predict_requests(same, same, np.array([0, 1, 2, 0]), rng)
+
+
+def test_the_simulator_tells_predictors_the_class_and_asks_old_ones_as_before() -> None:
+    """One slot, ten of each class at once: by class means the short class goes first, all of it; a predictor with `predict` alone runs."""
+
+    class Old(Predictor):
+        def predict(self, prompt_tokens, output_tokens, rng):  # type: ignore[no-untyped-def]
+            return output_tokens
+
+    engine = st.Engine(max_num_seqs=1, scheduler=st.policies.Priority("shortest", predictor=ClassMean.learned(CLASSES)))
+    replica = st.Replica(iteration=st.IterationTime(base_s=1.0), kv_capacity_tokens=1000, engine=engine)
+    records = st.simulate(st.Fleet.of(replica), CLASSES, requests=20, saturated=True, rng=2).requests
+    assert records is not None
+    kinds = records.request_class[np.argsort(records.finish_s)]
+    assert kinds.tolist() == sorted(kinds.tolist(), reverse=True)
+    assert 0 < kinds.sum() < 20
+    old = st.Engine(max_num_seqs=1, scheduler=st.policies.Priority("shortest", predictor=Old()))
+    replica = st.Replica(iteration=st.IterationTime(base_s=1.0), kv_capacity_tokens=1000, engine=old)
+    records = st.simulate(st.Fleet.of(replica), CLASSES, requests=20, saturated=True, rng=2).requests
+    assert records is not None
+    outputs = records.output_tokens[np.argsort(records.finish_s)]
+    assert outputs.tolist() == sorted(outputs.tolist())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stability
-from stability.errors import InputError, NotModelledError
+from stability.errors import InputError, NotModelledError, UnservableError
 from stability.model.engine import Engine
 from stability.model.fleet import Barrier, Fleet, Pool
 from stability.model.iteration import IterationLaw, IterationTime, Staircase, TwoPhase
@@ -60,6 +60,7 @@ ROUTERS: tuple[Router, ...] = (
     PowerOfTwo(),
     PowerOfChoices(3),
     WeightedSplit([1.0]),
+    WeightedSplit([0.5, 0.0, 2.0]),
     LeastPredictedWork(),
     LeastPredictedWork("oracle"),
     LengthPartition((12,), (1, 2)),
@@ -71,9 +72,11 @@ ROUTERS: tuple[Router, ...] = (
 )
 
 
-def group_of(law: IterationLaw = AFFINE, *, role: str = "mixed", workers: int = 3, **engine: int) -> Fleet:
+def group_of(
+    law: IterationLaw = AFFINE, *, role: str = "mixed", workers: int = 3, room: int = 100_000, **engine: object
+) -> Fleet:
     settings = {"max_num_seqs": 3, "max_num_batched_tokens": 16, **engine}
-    replica = Replica(iteration=law, kv_capacity_tokens=100_000, engine=Engine(**settings))  # type: ignore[arg-type]
+    replica = Replica(iteration=law, kv_capacity_tokens=room, engine=Engine(**settings))  # type: ignore[arg-type]
     return Fleet([Pool("group", replica, workers, role=role, coupling=Barrier(workers, sync_s=0.003))])
 
 
@@ -87,7 +90,16 @@ def cases(draw: st.DrawFn) -> tuple[Fleet, Workload, Router, str, int]:
     gaps = draw(st.lists(st.sampled_from((0.0, 0.006, 0.05)), min_size=count, max_size=count))
     router = draw(st.sampled_from(ROUTERS))
     central = isinstance(router, BalanceRouter) or draw(st.booleans())
-    fleet = group_of(draw(st.sampled_from(LAWS)), role=role, max_num_seqs=draw(st.integers(1, 4)))
+    memory: dict[str, object] = {}
+    if draw(st.booleans()):  # prompt and output of some reserved in 4-token blocks, one or two requests at a time
+        room = 4 * -(-2 * longest // 4) + 4 * draw(st.integers(1, 8))
+        memory = {
+            "admission": "reserve",
+            "room": room,
+            "block_size": 4,
+            "watermark": draw(st.sampled_from((0.0, 0.1))),
+        }
+    fleet = group_of(draw(st.sampled_from(LAWS)), role=role, max_num_seqs=draw(st.integers(1, 4)), **memory)  # type: ignore[arg-type]
     workload = Workload.from_requests(np.cumsum(gaps), prompt, output)
     return fleet, workload, router, "central" if central else "immediate", draw(st.sampled_from((0, 1, 7, 20)))
 
@@ -107,6 +119,9 @@ def test_kernel_equals_the_reference_step_by_step(case: tuple[Fleet, Workload, R
         central=assignment == "central",
         router=router,
         tables=tables_for(router, workload),
+        capacity_blocks=pool.replica.capacity_blocks if engine.admission == "reserve" else None,
+        watermark_blocks=engine.watermark_blocks(pool.replica.kv_capacity_tokens),
+        block_size=engine.block_size,
     )
     uniforms = generator(seed_sequence(3), Stream.ROUTING).random((len(requests), router.draws))
     jobs, steps = run_group(group, requests, uniforms=uniforms, shares=router.shares(fleet, 1), concurrency=concurrency)
@@ -124,6 +139,9 @@ def test_kernel_equals_the_reference_step_by_step(case: tuple[Fleet, Workload, R
     for name in ("start_s", "end_s", "prefill", "decodes", "kv_tokens", "waiting"):
         np.testing.assert_array_equal(got.log[name], [getattr(step, name) for step in steps], err_msg=name)
     assert not np.isnan(got.finish_s).any()
+    if engine.admission == "reserve":
+        assert got.over_capacity == 0
+        assert got.kv_peak_tokens <= pool.replica.usable_kv_tokens
 
 
 def test_a_run_by_hand() -> None:
@@ -213,6 +231,38 @@ def test_kv_beyond_the_cache_is_reported() -> None:
     trace = Workload.from_requests([0.0, 0.0], [20, 60], [5, 5])
     assert simulate_barrier(fleet, trace).over_capacity == 0
     assert simulate_barrier(small, trace).over_capacity == pytest.approx(0.5)
+
+
+def test_reservation_waits_for_room() -> None:
+    """Two workers of 40 tokens, three requests of 20 + 5: the third has a slot but no KV until one of the others ends."""
+    trace = Workload.from_requests([0.0] * 3, [20] * 3, [5] * 3)
+    for assignment in ("central", "immediate"):
+        for admission in ("reserve", "prompt_gate"):
+            fleet = group_of(role="decode", workers=2, room=40, block_size=1, admission=admission)
+            got = simulate_barrier(fleet, trace, router="round_robin", assignment=assignment)
+            waited = got.assigned_s[2] > 0
+            assert waited == (admission == "reserve")
+            assert (got.over_capacity == 0) == (admission == "reserve")
+            if waited:
+                assert got.assigned_s[2] == got.finish_s[0]
+    balanced = simulate_barrier(
+        group_of(role="decode", workers=2, room=40, block_size=1, admission="reserve"), trace, router=BalanceRoute()
+    )
+    assert balanced.over_capacity == 0
+    assert sorted(balanced.assigned_s)[2] == balanced.finish_s.min()
+    with pytest.raises(UnservableError, match="request 0 needs 25"):
+        simulate_barrier(group_of(role="decode", workers=2, room=24, block_size=1, admission="reserve"), trace)
+
+
+def test_a_weighted_split_over_workers() -> None:
+    """No weight, no request; three quarters of 4000 within six standard deviations of 27."""
+    trace = Workload.from_requests(np.arange(4000) * 0.1, [5] * 4000, [3] * 4000)
+    got = simulate_barrier(group_of(max_num_seqs=16), trace, router=WeightedSplit([0.75, 0.0, 0.25]), rng=5)
+    counts = np.bincount(got.worker, minlength=3)
+    assert counts[1] == 0
+    assert abs(counts[0] - 3000) < 6 * 28
+    with pytest.raises(InputError, match="weights"):
+        simulate_barrier(group_of(), trace, router=WeightedSplit([0.5, 0.5]))
 
 
 def test_what_is_refused() -> None:

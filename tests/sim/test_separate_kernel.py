@@ -34,6 +34,17 @@ def test_one_replica(policy: object, case: tuple[stb.Fleet, stb.Workload], budge
     assert_same(under(policy, fleet, budget), workload)
 
 
+@pytest.mark.parametrize("policy", [DecodeFirst(), DecodeFirst(gate=False)], ids=repr)
+@settings(max_examples=60)
+@given(case=cases(), budget=st.integers(3, 40))
+def test_prompts_beyond_the_budget_are_computed_alone(
+    policy: object, case: tuple[stb.Fleet, stb.Workload], budget: int
+) -> None:
+    fleet, workload = case
+    most = max(pool.replica.engine.max_num_seqs for pool in fleet.pools)
+    assert_same(under(policy, fleet, max(budget, most)), workload)
+
+
 @pytest.mark.parametrize("policy", POLICIES[:2], ids=repr)
 @settings(max_examples=25)
 @given(case=cases(replicas=2), concurrency=st.integers(1, 12))

@@ -36,8 +36,8 @@ def test_decode_first_in_rounds() -> None:
     """B = 10, prompts of 3: three a round in one batch of 9, then four batches of 3 decodes; t(b) = 1 + b/10."""
     law = st.IterationTime(base_s=1.0, per_prefill_token_s=0.1, per_decode_token_s=0.1)
     assert decode_first_rate(law, 10, prefill_tokens=3, decode_tokens=4) == pytest.approx(3 / (1.9 + 4 * 1.3))
-    with pytest.raises(InputError, match="freeze"):
-        decode_first_rate(law, 10, prefill_tokens=11, decode_tokens=4)
+    # A prompt of 24 goes alone, in chunks of 10, 10 and 4.
+    assert decode_first_rate(law, 10, prefill_tokens=24, decode_tokens=4) == pytest.approx(1 / (2 + 2 + 1.4 + 4 * 1.1))
 
 
 def test_prefill_first_bracket() -> None:
@@ -48,6 +48,8 @@ def test_prefill_first_bracket() -> None:
     assert high == pytest.approx(1 / (1.9 / 3 + 0.8))
     best = token_region(law, 10, prefill_tokens=3, decode_tokens=4).rate_per_s
     assert low < high <= best
+    with pytest.raises(InputError, match="freeze"):
+        prefill_first_rates(law, 10, prefill_tokens=11, decode_tokens=4)
 
 
 def test_laws_that_look_at_more_than_tokens_are_refused() -> None:

@@ -1,5 +1,7 @@
 """What `analyze` says of published schedulers, by hand; and the sentence where it says nothing."""
 
+import re
+
 import pytest
 
 import stability as st
@@ -65,14 +67,52 @@ def test_random_budgets_that_cannot_overflow() -> None:
         st.analyze(fleet(P.RandomBudget(0, 4), memory=9000), workload)
 
 
-def test_nested_wait_is_undetermined_with_a_reason() -> None:
+def test_nested_wait_is_stable_below_theorem_2_and_unstable_above_its_pace() -> None:
+    """E[W] = 10 + 0.6*1 + 0.4*2 ms; n = (4, 2): a full batch of 10 + 4*11 + 2*1 ms, and no more than 4 requests a batch."""
     lengths = L.Independent(L.Constant(100), L.Discrete([11, 21], [0.6, 0.4]))
-    report = st.analyze(fleet(P.NestedWait((10, 20), (4, 2))), st.Workload.poisson(10.0, lengths))
-    assert report.verdict is st.Verdict.UNDETERMINED
-    assert "finite time" in report.reason
-    assert report.capacity_per_s == pytest.approx(4 / (0.01 + 4 * 0.011 + 2 * 0.001))
+    nested, below, above = P.NestedWait((10, 20), (4, 2)), 4 / 0.056, 4 / (0.01 + 4 * 0.0114)
+    report = st.analyze(fleet(nested), st.Workload.poisson(0.99 * below, lengths))
+    assert report.verdict is st.Verdict.STABLE
+    assert "Theorem 2" in report.reason
+    assert "probability 0.999" in report.reason
+    assert report.capacity_per_s == pytest.approx(below)
+    assert report.unstable_above_per_s == pytest.approx(above)
+    assert report.proved_capacity_per_s is None  # over an hour, not for ever
+    between = st.analyze(fleet(nested), st.Workload.poisson((below + above) / 2, lengths))
+    assert between.verdict is st.Verdict.UNDETERMINED
+    assert st.analyze(fleet(nested), st.Workload.poisson(1.01 * above, lengths)).verdict is st.Verdict.UNSTABLE
     with pytest.raises(NotModelledError, match="boundary queue grow"):
         st.analyze(fleet(P.NestedWait((10, 20), (5, 2))), st.Workload.poisson(10.0, lengths))
+
+
+def test_nested_wait_of_one_segment_is_proved() -> None:
+    """It has no queue within, so that n_1 W(100, 20) = 2 * 21 * 110 tokens always suffice."""
+    lengths = L.Independent(L.Constant(100), L.Discrete([11, 21], [0.6, 0.4]))
+    report = st.analyze(fleet(P.NestedWait((20,), (2,)), memory=4620), st.Workload.poisson(10.0, lengths))
+    assert report.verdict is st.Verdict.STABLE
+    assert report.proved_capacity_per_s == pytest.approx(2 / (0.01 + 2 * 0.012))
+    short = st.analyze(fleet(P.NestedWait((20,), (2,)), memory=4619), st.Workload.poisson(10.0, lengths))
+    assert short.verdict is st.Verdict.UNDETERMINED
+    assert "needs 4620 KV tokens" in short.reason
+
+
+@pytest.mark.parametrize(
+    ("prompt", "thresholds", "settings", "words"),
+    [
+        (L.Uniform(90, 110), (4, 2), {}, "prompts of one length"),
+        (L.Constant(100), (4, 2), {"memory": 5000}, "needs [0-9]+ KV tokens .* has 5000"),
+        (L.Constant(100), (4, 4), {}, "fall from segment to segment"),
+        (L.Constant(100), (4, 2), {"max_num_seqs": 64}, "slots for its stages and queues"),
+        (L.Constant(100), (4, 2), {"max_num_batched_tokens": 450}, "the budget is 450"),
+    ],
+)
+def test_nested_wait_outside_the_theorem_is_undetermined_with_the_reason(
+    prompt: object, thresholds: tuple[int, ...], settings: dict[str, int], words: str
+) -> None:
+    lengths = L.Independent(prompt, L.Discrete([11, 21], [0.6, 0.4]))  # type: ignore[arg-type]
+    report = st.analyze(fleet(P.NestedWait((10, 20), thresholds), **settings), st.Workload.poisson(10.0, lengths))
+    assert report.verdict is st.Verdict.UNDETERMINED
+    assert re.search(words, report.reason)
 
 
 def test_work_conserving_disciplines_reach_the_token_bound() -> None:

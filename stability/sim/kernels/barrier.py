@@ -11,7 +11,7 @@ import numpy as np
 from ...policies.balance import BalanceRoute
 from ._jit import called, kernel
 from .dispatch import Desk, dispatch
-from .group_routing import choose, find_candidates, generated, predicted
+from .group_routing import PARTITION, choose, find_candidates, fits, generated, predicted
 from .group_state import (
     COMPLETED,
     HEAD,
@@ -42,6 +42,7 @@ def start(limits: GroupLimits, jobs: GroupJobs, state: GroupState, i: int, g: in
     jobs.assigned_s[i] = now_s
     state.running[g, state.occupied[g]] = i
     state.occupied[g] += 1
+    state.reserved_blocks[g] += jobs.reserve_blocks[i]
     state.resident_kv[g] += jobs.prompt[i]
     if limits.decode_only:
         jobs.first_token_s[i] = now_s
@@ -97,6 +98,8 @@ def fill_from_queues(limits: GroupLimits, jobs: GroupJobs, state: GroupState, no
     for g in range(limits.workers):
         while state.queue_head[g] != NONE and state.occupied[g] < limits.slots:
             i = state.queue_head[g]
+            if not fits(limits, jobs, state, i, g):
+                break
             state.queue_head[g] = jobs.following[i]
             if state.queue_head[g] == NONE:
                 state.queue_tail[g] = NONE
@@ -116,6 +119,8 @@ def fill_from_pool(limits: GroupLimits, jobs: GroupJobs, state: GroupState, now_
         i = state.pool[state.registers[HEAD] + position]
         count = find_candidates(limits, jobs, state, i, True)
         if count == 0:
+            if limits.router != PARTITION:  # the first in line waits for KV, and all others for it
+                return
             position += 1
             continue
         g = choose(limits, jobs, state, i, count)
@@ -154,15 +159,20 @@ def balance(limits: GroupLimits, jobs: GroupJobs, state: GroupState, desk: Desk,
     for j in range(done):
         earlier = 0
         for other in range(j):
-            earlier += desk.placed[other] < desk.placed[j]
-        i = take_from_pool(state, desk.placed[j] - earlier)
-        start(limits, jobs, state, i, desk.worker[j], now_s)
+            earlier += desk.worker[other] != NONE and desk.placed[other] < desk.placed[j]
+        position = desk.placed[j] - earlier
+        g = desk.worker[j]
+        if not fits(limits, jobs, state, state.pool[state.registers[HEAD] + position], g):
+            desk.worker[j] = NONE  # it goes on waiting
+            continue
+        start(limits, jobs, state, take_from_pool(state, position), g, now_s)
 
 
 @kernel
 def leave(jobs: GroupJobs, state: GroupState, g: int, place: int, end_s: float) -> None:
     """The request at a place of worker `g` is done; the others keep their order."""
     jobs.finish_s[state.running[g, place]] = end_s
+    state.reserved_blocks[g] -= jobs.reserve_blocks[state.running[g, place]]
     state.occupied[g] -= 1
     for later in range(place, state.occupied[g]):
         state.running[g, later] = state.running[g, later + 1]

@@ -114,6 +114,15 @@ def choose(limits: GroupLimits, jobs: GroupJobs, state: GroupState, i: int, coun
     return int(best)
 
 
+@kernel
+def fits(limits: GroupLimits, jobs: GroupJobs, state: GroupState, i: int, g: int) -> bool:
+    """Whether worker `g` can set aside the KV of request `i`."""
+    if not limits.reserve:
+        return True
+    headroom = limits.watermark_blocks if state.occupied[g] > 0 else 0
+    return bool(state.reserved_blocks[g] + jobs.reserve_blocks[i] + headroom <= limits.capacity_blocks)
+
+
 @called
 def find_candidates(limits: GroupLimits, jobs: GroupJobs, state: GroupState, i: int, only_open: bool) -> int:
     """Workers that request `i` may join, into `candidates`; returns how many."""
@@ -123,7 +132,7 @@ def find_candidates(limits: GroupLimits, jobs: GroupJobs, state: GroupState, i: 
         begin, end = limits.part_start[part], limits.part_start[part + 1]
     count = 0
     for g in range(begin, end):
-        if not only_open or state.occupied[g] < limits.slots:
+        if not only_open or (state.occupied[g] < limits.slots and (i == NONE or fits(limits, jobs, state, i, g))):
             state.candidates[count] = g
             count += 1
     return count

@@ -51,6 +51,9 @@ class GroupLimits(NamedTuple):
     cutoffs: IntArray
     part_start: IntArray
     power: FloatArray  # idle, span, exponent
+    reserve: bool  # whether prompt and output limit must fit beside those of the running requests
+    capacity_blocks: int
+    watermark_blocks: int
 
 
 class GroupJobs(NamedTuple):
@@ -60,6 +63,7 @@ class GroupJobs(NamedTuple):
     prompt: IntArray
     output: IntArray
     request_class: IntArray
+    reserve_blocks: IntArray  # of prompt and output limit
     uniforms: FloatArray
     base: IntArray  # step at which it would have generated nothing, once it decodes
     computed: IntArray
@@ -78,6 +82,7 @@ class GroupState(NamedTuple):
     marks: FloatArray  # (m, 1 + len(TOTALS)): time and totals now and then
     running: IntArray  # (G, N) requests
     occupied: IntArray
+    reserved_blocks: IntArray
     prefilling: IntArray
     decodes: IntArray
     decode_kv: IntArray

@@ -127,18 +127,23 @@ def _complete_cohorts(machine: Machine, wait: Waits | None, nested_wait: Cohorts
 
 
 @kernel
+def turn_away(machine: Machine, r: int, index: int) -> None:
+    """Request `index` is not served; replica `r` counts it."""
+    machine.replicas[r].rejected += 1
+    if len(machine.outcome.replica):
+        machine.outcome.replica[index] = NONE
+        machine.outcome.preemptions[index] = 0
+        machine.outcome.admitted_s[index] = np.nan
+        machine.outcome.first_token_s[index] = np.nan
+        machine.outcome.finish_s[index] = np.nan
+
+
+@kernel
 def enqueue(machine: Machine, r: int, arrivals: Arrivals, i: int, now_s: float) -> None:
     """Row `i` of `arrivals` joins replica `r`, or is turned away."""
     s = machine.replicas[r]
     if s.waiting >= s.most_waiting:
-        s.rejected += 1
-        if len(machine.outcome.replica):
-            index = arrivals.first + i
-            machine.outcome.replica[index] = NONE
-            machine.outcome.preemptions[index] = 0
-            machine.outcome.admitted_s[index] = np.nan
-            machine.outcome.first_token_s[index] = np.nan
-            machine.outcome.finish_s[index] = np.nan
+        turn_away(machine, r, arrivals.first + i)
         return
     place = machine.registers[FREE]
     request = machine.pool[place]
@@ -174,6 +179,9 @@ def run_open(machine: Machine, arrivals: Arrivals, router: int, shares: FloatArr
         now_s = arrivals.arrival_s[i]
         row = shares[arrivals.request_class[i]]
         r = static_choice(router, count, arrivals.first + i, arrivals.uniforms[i], row)
+        if r == count:  # not admitted anywhere: counted at the first replica
+            turn_away(machine, 0, arrivals.first + i)
+            continue
         if r != NONE:
             if not advance(machine, r, now_s):
                 return i

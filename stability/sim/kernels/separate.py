@@ -1,5 +1,7 @@
 """Iterations of one kind: whole prompts only, or decodes only (vLLM before chunked prefill, FasterTransformer).
 
+Under decodes first a prompt beyond the token budget is computed alone, in chunks; under prompts first there is none.
+
 The clock of the residency core counts iterations that decode. While prompts are computed it stands still: all decoding
 requests pause together, so that their KV is still a constant plus that clock.
 """
@@ -27,24 +29,43 @@ def begin_separate_step(machine: Machine, r: int) -> None:
     preempted = prompt = decodes = kv_tokens = scheduled = 0
     prompt_context = 0.0
     admitted = NONE
-    if not (s.discipline == DECODE_FIRST and s.running > 0):
+    if s.partial != NONE:
+        request = pool[s.partial]
+        done = request.computed
+        left = request.prompt_tokens + request.generated - done
+        prompt = min(left, s.max_tokens)
+        take(machine, s, blocks(s, done + prompt) - blocks(s, done))
+        prompt_context = prompt * (done + prompt / 2)
+        request.computed += prompt
+        scheduled = 1
+        if prompt == left:
+            admitted = s.partial
+            s.partial = NONE
+    elif not (s.discipline == DECODE_FIRST and s.running > 0):
         budget = s.max_tokens
         while s.head != NONE and s.running < s.max_seqs:
             request = pool[s.head]
             known = request.prompt_tokens + request.generated
-            if known > budget or blocks(s, known) > s.free_blocks:
+            chunk = known
+            if s.discipline == DECODE_FIRST and s.running == 0:
+                chunk = min(known, budget)
+            if chunk > budget or blocks(s, known) > s.free_blocks:
                 break
             place = pop_first(machine, s, start_s)
             append(machine, s, place)
             if np.isnan(request.admitted_s):
                 request.admitted_s = start_s
+            take(machine, s, blocks(s, chunk))
+            prompt += chunk
+            prompt_context += chunk * (chunk / 2)
+            budget -= chunk
+            scheduled += 1
+            if chunk < known:
+                s.partial = place
+                request.computed = chunk
+                break
             if admitted == NONE:
                 admitted = place
-            take(machine, s, blocks(s, known))
-            prompt += known
-            prompt_context += known * (known / 2)
-            budget -= known
-            scheduled += 1
     if scheduled == 0:
         opening = machine.phases[s.phase_start + s.residue]
         while opening > s.free_blocks:

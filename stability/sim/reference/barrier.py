@@ -50,6 +50,10 @@ class Group:
     router : Router
     tables : (n_classes, m) ndarray
         Predicted remaining steps by tokens generated; empty if they are known.
+    capacity_blocks : int or None
+        KV blocks of a worker in which prompt and output limit of its requests must fit together; None if nothing is set aside.
+    watermark_blocks, block_size : int
+        Blocks kept free at admission while something runs, and tokens per block.
     """
 
     workers: int
@@ -61,6 +65,9 @@ class Group:
     central: bool
     router: Router
     tables: FloatArray
+    capacity_blocks: int | None = None
+    watermark_blocks: int = 0
+    block_size: int = 1
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -71,6 +78,7 @@ class Job:
     arrival_s: float
     prompt_tokens: int
     output_tokens: int
+    max_output_tokens: int
     request_class: int
     generated: int = 0
     computed: int = 0
@@ -130,7 +138,7 @@ class ReferenceGroup:
         """Give free slots to waiting requests."""
         if not self.group.central:
             for worker, queue in enumerate(self.queues):
-                while queue and len(self.running[worker]) < self.group.slots:
+                while queue and len(self.running[worker]) < self.group.slots and self.fits(queue[0], worker):
                     self._start(queue.popleft(), worker, now_s)
         elif isinstance(self.group.router, BalanceRouter):
             self._balance(self.group.router, now_s)
@@ -141,8 +149,10 @@ class ReferenceGroup:
                 candidates = self._open(job)
                 if candidates:
                     self._start(job, self.choose(job, candidates), now_s)
-                else:
-                    skipped.append(job)
+                    continue
+                skipped.append(job)
+                if not isinstance(self.group.router, LengthPartition):
+                    break  # the first in line waits for KV, and all others for it
             self.pool = skipped + self.pool
 
     def _open(self, job: Job | None) -> list[int]:
@@ -151,7 +161,20 @@ class ReferenceGroup:
         router = self.group.router
         if job is not None and isinstance(router, LengthPartition):
             found = [g for g in found if g in part_of(router, job.prompt_tokens)]
-        return found
+        return found if job is None else [g for g in found if self.fits(job, g)]
+
+    def reserved_blocks(self, job: Job) -> int:
+        """Blocks of the prompt and the output limit of a request."""
+        return -(-(job.prompt_tokens + job.max_output_tokens) // self.group.block_size)
+
+    def fits(self, job: Job, worker: int) -> bool:
+        """Whether a worker can set aside the KV of a request."""
+        if self.group.capacity_blocks is None:
+            return True
+        running = self.running[worker]
+        headroom = self.group.watermark_blocks if running else 0
+        used = sum(self.reserved_blocks(other) for other in running)
+        return used + self.reserved_blocks(job) + headroom <= self.group.capacity_blocks
 
     def _start(self, job: Job, worker: int, now_s: float) -> None:
         job.worker, job.assigned_s = worker, now_s
@@ -168,9 +191,11 @@ class ReferenceGroup:
         ahead = project(loads, residents, policy.horizon)
         placed = dispatch(policy, ahead, free, [job.prompt_tokens for job in self.pool])
         waiting = self.pool
+        gone: set[int] = set()
         for position, worker in placed:
-            self._start(waiting[position], worker, now_s)
-        gone = {position for position, _ in placed}
+            if self.fits(waiting[position], worker):  # else it goes on waiting
+                self._start(waiting[position], worker, now_s)
+                gone.add(position)
         self.pool = [job for position, job in enumerate(waiting) if position not in gone]
 
     def predicted(self, job: Job) -> float:
@@ -285,6 +310,7 @@ def run_group(
             arrival_s=float(requests.arrival_s[i]),
             prompt_tokens=int(requests.prompt_tokens[i]),
             output_tokens=int(requests.output_tokens[i]),
+            max_output_tokens=int(requests.max_output_tokens[i]),
             request_class=int(requests.request_class[i]),
         )
         for i in range(len(requests))

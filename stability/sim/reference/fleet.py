@@ -14,6 +14,7 @@ from ...model.iteration import IterationLaw
 from ...model.requests import Requests
 from ...model.streams import Stream, generator
 from ...policies.routers import (
+    BidPrice,
     JoinShortestKv,
     JoinShortestQueue,
     PowerOfTwo,
@@ -75,7 +76,7 @@ def run_reference(
     root = root or np.random.SeedSequence(0)
     servers = build_servers(replicas, root)
     predictions = Predictions([limits.scheduler for limits, _ in replicas], root)
-    predictions.receive(requests.prompt_tokens, requests.output_tokens, 0)
+    predictions.receive(requests.prompt_tokens, requests.output_tokens, requests.request_class, 0)
     jobs = [
         ReferenceRequest(
             index=i,
@@ -94,6 +95,8 @@ def run_reference(
         row = uniforms[job.index] if uniforms is not None else np.empty(0)
         chosen = choose(router or RoundRobin(), servers, job, row, shares)
         job.arrival_s = now_s
+        if chosen == len(servers):
+            return
         if max_waiting is not None and len(servers[chosen].waiting) >= max_waiting:
             return
         job.predicted_output_tokens = predictions.of(chosen, job.index)
@@ -191,7 +194,7 @@ def choose(
             second = int(uniforms[1] * (count - 1))
             second += second >= first
             return min(sorted((first, second)), key=lambda i: servers[i].requests())
-        case WeightedSplit():
+        case WeightedSplit() | BidPrice():  # beyond the last replica: turned away
             assert shares is not None
             return int(np.searchsorted(shares[job.request_class], uniforms[0], side="right"))
     raise TypeError(f"{router!r} has no reference")

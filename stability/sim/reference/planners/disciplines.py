@@ -97,12 +97,17 @@ class PrefillFirstPlanner:
 
 @dataclass(frozen=True, slots=True)
 class DecodeFirstPlanner:
-    """Decodes only while any request runs."""
+    """Decodes only while any request runs; a prompt beyond the token budget is computed alone, in chunks."""
 
     def plan(self, state: State) -> Plan:
-        """Decodes; if there are none, admissible prompts, whole."""
+        """Decodes; if there are none, the prompt under way, or admissible prompts, whole, or the first chunk of a longer one."""
+        budget = state.max_num_batched_tokens
+        if state.running and state.running[0].prefilling:  # alone: nothing is admitted beside it
+            return Plan(batch=[(state.running[0], min(tokens_left(state.running[0]), budget))], wait=False)
         if state.running:
             return _decodes_only(state)
+        if state.waiting and tokens_left(state.waiting[0]) > budget:
+            return Plan(batch=[(state.waiting[0], budget)], wait=False)
         return _prompts_only(state) or Plan()
 
 
