@@ -75,7 +75,7 @@ class Case:
 def cases(size: str) -> Iterator[Case]:
     """The cases of a run of this size."""
     if size == "quick":
-        yield Case("120k tokens, load 0.8", CHAT, 120_000, 0.8, requests=2_500, warmup=0.5)
+        yield Case("think time 5 s, 60k tokens", sessions(think_s=5.0), 60_000, 0.8, requests=4_000, warmup=0.5)
         return
     for tokens, load in ((120_000, 0.5), (120_000, 0.8), (240_000, 0.9), (480_000, 0.9)):
         yield Case(f"{tokens // 1000}k tokens, load {load:g}", CHAT, tokens, load)

@@ -46,6 +46,27 @@ def test_blocks_in_use_are_not_handed_out_and_the_end_goes_first() -> None:
     assert blocks.holder == {(7, 1): 1}
 
 
+def test_a_sequence_is_lost_from_its_end() -> None:
+    blocks = SharedBlocks(3)
+    table = [blocks.take() for _ in range(3)]
+    for place in range(3):
+        blocks.fill(table[place], (7, place))
+    blocks.give(table)
+    assert list(blocks.free) == [2, 1, 0]
+
+
+def test_the_last_prompt_token_is_always_computed() -> None:
+    server = SharedPrefixReplica(limits=limits_of(replica()), law=LAW)
+    for index in range(2):  # the same prompt of two blocks twice
+        job = ReferenceRequest(
+            index=index, arrival_s=0.0, prompt_tokens=8, output_tokens=1, max_output_tokens=1, session=1
+        )
+        server.enqueue(job, 0.0)
+        server.begin_step()
+        server.finish_step()
+        assert job.found_tokens == 4 * index
+
+
 def test_a_second_copy_is_not_found() -> None:
     blocks = SharedBlocks(3)
     one, two = blocks.take(), blocks.take()
