@@ -77,7 +77,14 @@ class NotModelledError(StabilityError, NotImplementedError):
 
 
 class MissingLibraryError(StabilityError, ModuleNotFoundError):
-    """An optional library is not installed; the message has the command that installs it."""
+    """An optional library is not installed; the message has the command that installs it.
+
+    Examples
+    --------
+    >>> import stability as st
+    >>> issubclass(st.MissingLibraryError, ImportError)
+    True
+    """
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

@@ -57,6 +57,10 @@ class Prediction:
         None where it is shown and not judged.
     note : str
         Why, where that needs saying.
+
+    Examples
+    --------
+    See :func:`stability.validate`.
     """
 
     quantity: str
@@ -87,6 +91,10 @@ class Validation(Tabular):
     seed : int
     notes : tuple of str
         What was and was not compared.
+
+    Examples
+    --------
+    See :func:`stability.validate`.
     """
 
     schema: ClassVar[str] = "stability/validation/1"

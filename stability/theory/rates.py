@@ -47,6 +47,10 @@ class RateCurve(Tabular):
         Mean and standard deviation of the KV in use of the fullest pool, as a share of its cache.
     running_mean : ndarray
         Requests resident per replica of that pool.
+
+    Examples
+    --------
+    See :func:`stability.rate_curve`.
     """
 
     schema: ClassVar[str] = "stability/rate-curve/1"
