@@ -35,6 +35,11 @@ class BenchmarkPoints:
     ttft_s : (n,) array_like, > 0, optional
         Mean time to first token, s.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> points = BenchmarkPoints(in_flight=[1, 8], prompt_tokens=[100, 100], output_tokens=[50, 50], tpot_s=[0.01, 0.012])

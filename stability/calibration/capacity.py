@@ -58,6 +58,10 @@ class FittedCapacity(Tabular):
         Those of the fit, and what the plan asks beyond the measurements.
     report : StabilityReport
         Of the fitted law as it stands.
+
+    Examples
+    --------
+    See :func:`stability.fitted_capacity`.
     """
 
     schema: ClassVar[str] = "stability/fitted-capacity/1"

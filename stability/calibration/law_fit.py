@@ -97,6 +97,10 @@ class LawFit(Tabular):
         Of `signed`.
     degrees : int
         Its degrees of freedom.
+
+    Examples
+    --------
+    See :func:`stability.fit_law`.
     """
 
     schema: ClassVar[str] = "stability/law-fit/1"

@@ -42,6 +42,10 @@ class LengthFit(Tabular):
         Grounds for doubt.
     upper_bounds_tokens, counts : (n,) ndarray
         What was fitted.
+
+    Examples
+    --------
+    See :func:`stability.fit_length`.
     """
 
     schema: ClassVar[str] = "stability/length-fit/1"
@@ -111,6 +115,10 @@ class LengthsFit:
         The marginal laws.
     spearman : float or None
         Rank correlation of prompt and output; None where only histograms are known, and independence is assumed.
+
+    Examples
+    --------
+    See :func:`stability.fit_lengths`.
     """
 
     prompt: LengthFit

@@ -162,6 +162,11 @@ def fit_lengths(
     LengthsFit
         Marginal laws of buckets at quantiles of the lengths, and Spearman's rank correlation.
 
+    Raises
+    ------
+    InputError
+        If an argument breaks the rule stated for it.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)

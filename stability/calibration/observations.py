@@ -38,6 +38,11 @@ class StepObservations:
     weights : (n,) array_like, >= 0, optional
         How many steps a row stands for, up to a factor; equal without.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> steps = StepObservations(prefill_tokens=[0, 100], decode_tokens=[8, 8], kv_tokens=[4000, 4008], time_s=[0.01, 0.02])

@@ -34,6 +34,10 @@ class KnownCapacity:
         Target for the time to first token.
     source : str
         Where it comes from.
+
+    Examples
+    --------
+    See :func:`stability.watch`.
     """
 
     capacity_per_s: float

@@ -43,6 +43,10 @@ class Overflow:
         Seconds from now; inf if it does not grow, 0 if reached.
     soonest_s, latest_s : float
         At the ends of the drift's 95 % interval; latest_s is inf where that reaches 0.
+
+    Examples
+    --------
+    See :func:`stability.watch`.
     """
 
     what: str

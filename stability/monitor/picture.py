@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..plots.style import BLUE, ORANGE, PURPLE
+from ..plots.style import BLUE, ORANGE, PURPLE, axes_of, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .result import WatchReport
 
 
+@styled
 def plot_watch(report: WatchReport, ax: Axes | None = None) -> Axes:
     """Requests running and waiting over time, and when overload was called.
 
@@ -22,10 +23,7 @@ def plot_watch(report: WatchReport, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Where to draw; a new figure without it.
     """
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(7.0, 4.0), layout="constrained").subplots()
+    ax = axes_of(ax, 7.0, 4.0)
     time_s = [point.time_s - report.begun_s for point in report.points]
     ax.plot(time_s, [point.running for point in report.points], color=PURPLE, label="running")
     ax.plot(time_s, [point.waiting for point in report.points], color=BLUE, label="waiting")

@@ -40,6 +40,10 @@ class WatchPoint:
         What runs full first at this drift, where the drift is more than chance (its interval above 0).
     verdict : Verdict
     reason : str
+
+    Examples
+    --------
+    See :func:`stability.watch`.
     """
 
     time_s: float
@@ -97,6 +101,10 @@ class Overload:
     reason : str
     ended_s : float or None
         When the queue was empty again.
+
+    Examples
+    --------
+    See :func:`stability.watch`.
     """
 
     called_s: float
@@ -132,6 +140,10 @@ class WatchReport(Tabular):
     points : tuple of WatchPoint
         One a scrape (the last 100 000).
     notes : tuple of str
+
+    Examples
+    --------
+    See :func:`stability.watch`.
     """
 
     schema = "stability/watch/1"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._types import FloatArray
-from .style import BLUE, GREEN, ORANGE, PURPLE
+from .style import BLUE, GREEN, ORANGE, PURPLE, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@styled
 def plot_metrics(
     time_s: FloatArray,
     *,
@@ -36,9 +37,7 @@ def plot_metrics(
     """
     time_s = time_s - time_s[0]
     if ax is None:
-        from matplotlib.figure import Figure
-
-        panels = Figure(figsize=(7.0, 7.0), layout="constrained").subplots(3, 1, sharex=True)
+        panels = new_figure(7.0, 6.4).subplots(3, 1, sharex=True)
         ax, rates, kv = panels
         rates.step(time_s[1:], arrivals_per_s, where="pre", color=ORANGE, label="arrivals")
         rates.step(time_s[1:], completions_per_s, where="pre", color=GREEN, label="completed")

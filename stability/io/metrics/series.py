@@ -46,6 +46,10 @@ class MetricsHistogram:
         Observations in each bucket alone, since the server started.
     sums : (n,) array
         Sum of the observed values, NaN if not exposed.
+
+    Examples
+    --------
+    See :func:`stability.read_metrics`.
     """
 
     name: str
@@ -122,6 +126,10 @@ class MetricsSeries(Tabular):
         Label sets that tell the replicas apart.
     notes : tuple of str
         What was chosen or left out on reading.
+
+    Examples
+    --------
+    See :func:`stability.read_metrics`.
     """
 
     schema = "stability/metrics/1"

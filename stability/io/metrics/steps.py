@@ -35,6 +35,10 @@ class StepMeans:
         Steps that the row stands for.
     counted : bool
         Whether the steps were counted (vLLM's `iteration_tokens_total`), or follow from the inter-token latency.
+
+    Examples
+    --------
+    See :func:`stability.step_means`.
     """
 
     prefill_tokens: FloatArray
