@@ -60,6 +60,17 @@ class Sessions:
     Notes
     -----
     Prompt of turn k: S + sum_{j<k} (u_j + o_j) + u_k, with S the system prompt, u_j user tokens and o_j outputs.
+
+    Examples
+    --------
+    Two turns of 100 tokens and answers of 50 after a system prompt of 1000: prompts of 1100 and 1100 + 50 + 100 tokens.
+
+    >>> import stability as st
+    >>> fixed = st.lengths.Constant
+    >>> chat = st.Sessions(fixed(2), fixed(100), fixed(50), think_s=30.0, system_prompt_tokens=1000)
+    >>> workload = st.Workload.sessions(4.0, chat)
+    >>> workload.classes[0].lengths.prompt_mean_tokens
+    1175.0
     """
 
     turns: Length

@@ -226,6 +226,11 @@ class ClassMean(Predictor):
     means : sequence of float, >= 1
         Mean output of each request class of the workload, tokens, in its order.
 
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
     Examples
     --------
     >>> chat, code = np.zeros(2, dtype=int), np.ones(1, dtype=int)

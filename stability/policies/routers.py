@@ -219,6 +219,19 @@ class PrefixAffinity(Router):
     ----------
     balance : float >= 0
         Tokens of prefix that outweigh one token of load: 0 follows the prefix wherever it is, large values balance loads only.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    A prefix of 1000 tokens is followed to a replica that holds up to 20 000 tokens more than the others:
+
+    >>> from stability import policies
+    >>> policies.PrefixAffinity(balance=0.05)
+    PrefixAffinity(balance=0.05)
     """
 
     balance: float = 0.05
@@ -247,6 +260,22 @@ class BidPrice(Router):
         Shares of the pools that admit the class; equal without them.
     fractions : sequence of float in [0, 1], one a class, optional
         Share of the admissible requests of a class that is let in: less than 1 for one whose value equals its price.
+
+    Raises
+    ------
+    InputError
+        If a value breaks the rule stated for it.
+
+    Examples
+    --------
+    A request takes resources worth 0.5: the first class, worth 1, is admitted, the second, worth 0.2, is not.
+
+    >>> import stability as st
+    >>> law = st.IterationTime(base_s=0.01)
+    >>> fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=10_000), count=2)
+    >>> router = st.policies.BidPrice(values=(1.0, 0.2), prices=((0.5,), (0.5,)))
+    >>> router.shares(fleet, 2).tolist()  # cumulative over the replicas
+    [[0.5, 1.0], [0.0, 0.0]]
     """
 
     values: tuple[float, ...]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from .._result import Tabular, html_table, percent, rate, seconds, text_table
+from .._result import Described, Tabular, html_table, percent, rate, seconds, text_table
 from .._types import FloatArray
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheEquilibrium:
+class CacheEquilibrium(Described):
     """One balance of running requests and cached prefixes in a replica's memory.
 
     Attributes
@@ -33,6 +33,10 @@ class CacheEquilibrium:
         Of the resource that binds, at these hits; 1 and more in a backlog.
     stable : bool
         Whether small deviations die out; a repelling equilibrium separates two stable ones.
+
+    Examples
+    --------
+    See :func:`stability.prefix_equilibria`.
     """
 
     residence_s: float
@@ -45,7 +49,7 @@ class CacheEquilibrium:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PoolPrefixes:
+class PoolPrefixes(Described):
     """The prefix caches of a pool's replicas.
 
     Attributes
@@ -65,6 +69,10 @@ class PoolPrefixes:
         Of a replica.
     residence_s, needed_tokens : ndarray
         The balance: KV that running requests and prefixes kept for so long need together.
+
+    Examples
+    --------
+    See :func:`stability.prefix_equilibria`.
     """
 
     name: str
@@ -97,6 +105,10 @@ class PrefixReport(Tabular):
     ----------
     router : str
     pools : tuple of PoolPrefixes
+
+    Examples
+    --------
+    See :func:`stability.prefix_equilibria`.
     """
 
     router: str
