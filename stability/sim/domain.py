@@ -17,6 +17,7 @@ from ..model.workload import Workload
 from ..policies.disciplines import DecodeFirst, PrefillFirst, Sarathi
 from ..policies.fcfs import Fcfs, scheduler_of
 from ..policies.routers import Router
+from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
 from .scheduling import UNLIMITED_BLOCKS, check_classes, extra_tokens, limits_memory, whole_tokens
 
 RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
@@ -24,6 +25,9 @@ RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
 
 INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST = range(-1, 3)
 """Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time."""
+
+LOOK_AHEAD = 16
+"""Code of a step of prompts and decodes together that admits by a forecast of KV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +69,15 @@ class Limits:
                 return PREFILL_FIRST
             case DecodeFirst():
                 return DECODE_FIRST
+            case ShortestFirst() | HindsightShortestFirst() | AMax() | AMin() | SortedF(search="prefix"):
+                return LOOK_AHEAD
             case _:
                 return INTERPRETED
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens charged to every resident request beyond those whose KV is stored."""
+        return 0 if self.scheduler is None else extra_tokens(self.scheduler)
 
 
 def limits_of(replica: Replica) -> Limits:
@@ -188,5 +199,4 @@ def _largest_footprint(limits: Limits, block: Requests) -> IntArray:
     # The last generated token's KV is never stored, but a reservation does not count on that.
     if limits.admission == RESERVE:
         return block.prompt_tokens + block.max_output_tokens
-    extra = 0 if limits.scheduler is None else extra_tokens(limits.scheduler)
-    return block.prompt_tokens + block.output_tokens - 1 + extra
+    return block.prompt_tokens + block.output_tokens - 1 + limits.extra_tokens

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from ..model.streams import RandomState, Stream, generator, seed_sequence
 from ..model.workload import Workload
 from ..policies.balance import GroupRouter
 from ..policies.routers import Router, router_of
-from .domain import INTERPRETED, check_servable, limits_of, replicas_of
+from .domain import INTERPRETED, LOOK_AHEAD, check_servable, limits_of, replicas_of
 from .result import SimulationResult
+
+if TYPE_CHECKING:
+    from .run import Run
 
 KEEP_MOST = 100_000_000
 """Requests whose records fill about six gigabytes."""
@@ -141,13 +145,8 @@ def simulate(
     # One seed draws the same requests twice, so they can all be checked first.
     check_servable(fleet, policy, workload, draw_blocks(workload, requests=requests, horizon_s=until_s, rng=root))
 
-    from .interpreted import InterpretedRun
-    from .run import Run
-
-    # A policy without a kernel is run by the reference, and so is the fleet it is part of.
-    planned = any(limits_of(pool.replica).discipline == INTERPRETED for pool in fleet.pools)
     with _bar(progress, expected) as report:
-        run = (partial(InterpretedRun, root=root) if planned else Run)(
+        run = _kind_of_run(fleet, root)(
             replicas=replicas,
             router=policy,
             shares=shares,
@@ -183,6 +182,22 @@ def simulate(
         complete=complete,
         class_names=tuple(item.name for item in workload.classes),
     )
+
+
+def _kind_of_run(fleet: Fleet, root: np.random.SeedSequence) -> Callable[..., Run]:
+    """What runs `fleet`. A policy without a kernel is run by the reference, and so is the fleet it is part of."""
+    from .run import Run
+
+    disciplines = {limits_of(pool.replica).discipline for pool in fleet.pools}
+    if INTERPRETED in disciplines:
+        from .interpreted import InterpretedRun
+
+        return partial(InterpretedRun, root=root)
+    if LOOK_AHEAD in disciplines:
+        from .look_ahead import LookAheadRun
+
+        return partial(LookAheadRun, root=root)
+    return Run
 
 
 def _expected_requests(workload: Workload, requests: int | None, horizon_s: float | None) -> float:

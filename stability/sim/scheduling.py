@@ -102,11 +102,8 @@ WITHOUT_KERNEL: dict[type, str] = {
     NestedWait: f"segments pause at boundaries: {_PER_REQUEST}",
     ClassBudgets: "it needs a queue per class, the compiled waiting set is one queue",
     RandomBudget: "it draws a budget each iteration and evicts with loss of progress, the compiled core recomputes what was generated",
-    ShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
-    HindsightShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
-    AMax: f"the look-ahead needs the bound of every request: {_PER_REQUEST}",
-    AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
-    SortedF: "it searches an order over all waiting requests, offline",
+    SortedF: "search='exact' solves a knapsack of about n**2 M cells for every batch whenever requests arrive: offline, and array work in "
+    "the reference already (search='prefix' is compiled)",
     Orca: f"decodes pause when prompts use up the budget: {_PER_REQUEST}",
     Priority: "it needs an ordered waiting set, the compiled one is a queue",
     UserScheduler: "it is Python",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..._types import FloatArray
-from ..domain import MIXED
+from ..domain import LOOK_AHEAD, MIXED
 from ._jit import kernel
+from .look_ahead import begin_look_ahead_step, quiet_steps
 from .residency import blocks
 from .routing import POWER_OF_TWO, SHORTEST_KV, least, static_choice, two_candidates
 from .separate import begin_separate_step
@@ -34,8 +37,7 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 return True
             if machine.registers[STEPS_LEFT] <= 0:
                 return False
-            if s.partial == NONE and s.decoding > 0 and (s.head == NONE or s.blocked) and not (logged or sampled):
-                decode_span(machine, r, until_s)
+            if s.partial == NONE and s.decoding > 0 and not (logged or sampled) and span(machine.ahead, machine, r, until_s):
                 if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
@@ -43,8 +45,35 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 
 
 @kernel
+def span(ahead: Any, machine: Machine, r: int, until_s: float) -> bool:
+    """Run iterations in which nothing can be admitted up to `until_s`; False if something may be admitted now."""
+    s = machine.replicas[r]
+    left = machine.registers[STEPS_LEFT]
+    quiet = left if s.head == NONE or s.blocked else 0
+    if len(ahead) > 0:
+        if s.discipline == LOOK_AHEAD:
+            quiet = min(left, quiet_steps(ahead, s, r))
+    if quiet > 0:
+        machine.registers[STEPS_LEFT] = quiet
+        decode_span(machine, r, until_s)
+        machine.registers[STEPS_LEFT] += left - quiet
+    return bool(quiet > 0)
+
+
+@kernel
 def begin_due_step(machine: Machine, r: int) -> None:
     """Begin the step that is due, as the replica's discipline has it."""
+    begin(machine.ahead, machine, r)
+
+
+@kernel
+def begin(ahead: Any, machine: Machine, r: int) -> None:
+    """The same; what the compiler sees of it depends on whether the machine looks ahead (a test of an argument's length
+    is decided when it compiles)."""
+    if len(ahead) > 0:
+        if machine.replicas[r].discipline == LOOK_AHEAD:
+            begin_look_ahead_step(ahead, machine, r)
+            return
     if machine.replicas[r].discipline == MIXED:
         begin_step(machine, r)
     else:

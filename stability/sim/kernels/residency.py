@@ -25,8 +25,8 @@ from .waiting import push_front
 def blocks(s: Any, tokens: int) -> int:
     """Blocks that hold `tokens`; block sizes are nearly always powers of two, and a shift is much faster than a division."""
     if s.block_shift >= 0:
-        return int((tokens + s.block_size - 1) >> s.block_shift)
-    return int((tokens + s.block_size - 1) // s.block_size)
+        return int((tokens + s.round_up) >> s.block_shift)
+    return int((tokens + s.round_up) // s.block_size)
 
 
 @kernel
@@ -71,7 +71,7 @@ def start_decoding(machine: Machine, s: Any, place: int, end_s: float) -> None:
     following = s.iteration + 1
     request.offset = tokens - following
     request.last_iteration = s.iteration + request.output_tokens - request.generated
-    turn = tokens - following
+    turn = tokens + s.round_up + 1 - following
     request.phase = turn & (s.block_size - 1) if s.block_shift >= 0 else turn % s.block_size
     machine.phases[s.phase_start + request.phase] += 1
     bucket = s.bucket_start + (request.last_iteration & (machine.ring - 1))

@@ -33,6 +33,7 @@ REPLICA = np.dtype(
         ("most_waiting", "i8"),  # arrivals that find as many waiting are turned away
         ("prefix_caching", "i8"),
         ("discipline", "i8"),
+        ("round_up", "i8"),  # block size - 1, and the tokens charged beyond those whose KV is stored
         ("law_kind", "i8"),
         ("law_start", "i8"),
         ("phase_start", "i8"),
@@ -170,6 +171,8 @@ class Machine(NamedTuple):
         Requests in every `GROUP` buckets.
     ttft_counts : int
         Histogram of TTFT, by binary exponent and mantissa; empty unless only a summary is kept.
+    ahead : Ahead or ()
+        What policies that look ahead need. Kernels are compiled once without it and once with it, each on first use.
     """
 
     replicas: Any
@@ -187,6 +190,7 @@ class Machine(NamedTuple):
     outcome: Outcome
     log: Log
     ttft_counts: IntArray
+    ahead: Any = ()
 
 
 class Arrivals(NamedTuple):
@@ -253,6 +257,7 @@ def build(
             s[name] = getattr(limits, name)
         size = limits.block_size
         s.block_shift = size.bit_length() - 1 if size & (size - 1) == 0 else -1
+        s.round_up = size - 1 + limits.extra_tokens
         key = (id(law), limits.max_tokens)
         if key not in encoded:
             kind, coefficients = encode(law, limits.max_tokens)

@@ -13,6 +13,14 @@ from .replica import ReferenceReplica, ReferenceRequest, Step
 MOST_IN_VAIN = 10_000
 
 
+def circles(in_vain: int) -> InputError:
+    """What to raise after so many evictions in vain."""
+    return InputError(
+        f"{in_vain} evictions since a request last completed, must be <= {MOST_IN_VAIN} and 100 a request present. "
+        "The policy evicts in circles: give it more KV, or thresholds and budgets that need less."
+    )
+
+
 @dataclass(kw_only=True, eq=False)
 class PlannedReplica(ReferenceReplica):
     """A replica that does what its planner says, iteration by iteration.
@@ -70,10 +78,7 @@ class PlannedReplica(ReferenceReplica):
             self._evict(victim)
         self._in_vain += len(plan.evict)
         if self._in_vain > MOST_IN_VAIN + 100 * self.requests():
-            raise InputError(
-                f"{self._in_vain} evictions since a request last completed, must be <= {MOST_IN_VAIN} and 100 a request present. "
-                "The policy evicts in circles: give it more KV, or thresholds and budgets that need less."
-            )
+            raise circles(self._in_vain)
         for request, tokens in plan.batch:
             assert isinstance(request, ReferenceRequest)
             if not 1 <= tokens <= tokens_left(request):
