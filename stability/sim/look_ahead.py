@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from .._types import IntArray
 from ..policies.shortest_first import AMin, ShortestFirst
 from .domain import LOOK_AHEAD, limits_of
-from .kernels.forecast import CHUNK, forget
+from .kernels.forecast import CHUNK, Forecast, empty_forecast, forget, settle
 from .kernels.look_ahead import DESK, FIRST_ROW, IN_CIRCLES, NONE, OUTPUT, SEAT, VOLUME, Ahead, collect
 from .kernels.state import Arrivals
 from .reference.planned import MOST_IN_VAIN, circles
@@ -47,8 +47,7 @@ class LookAheadRun(Run):
             ahead=Ahead(
                 desks=desks,
                 seats=np.zeros(0, dtype=SEAT).view(np.recarray),
-                usage=np.zeros((len(limits), CHUNK), dtype=np.int64),
-                peaks=np.zeros((len(limits), 1), dtype=np.int64),
+                forecast=empty_forecast(len(limits), 1, max(item.block_size for item in limits)),
                 told=np.zeros((len(columns), 0), dtype=np.int64),
                 registers=np.zeros(2, dtype=np.int64),
                 most_in_vain=MOST_IN_VAIN,
@@ -66,8 +65,8 @@ class LookAheadRun(Run):
         holds = int((self.machine.replicas.capacity_blocks * self.machine.replicas.block_size).max())
         longest = max(min(int(told.max()), holds), int(arrivals.output_tokens.max()))
         ahead.registers[FIRST_ROW] = arrivals.first
-        ahead = _with_window(ahead._replace(told=told), self.machine.replicas.iteration, longest)
-        self.machine = self.machine._replace(ahead=ahead)
+        forecast = _with_window(ahead, self.machine.replicas, longest)
+        self.machine = self.machine._replace(ahead=ahead._replace(told=told, forecast=forecast))
 
     def _prepare(self) -> None:
         Run._prepare(self)
@@ -80,16 +79,18 @@ class LookAheadRun(Run):
             self.machine = self.machine._replace(ahead=ahead._replace(seats=seats))
 
 
-def _with_window(ahead: Ahead, iteration: IntArray, longest: int) -> Ahead:
-    """The same with room in the forecast for `longest` iterations beyond the present one."""
-    old = ahead.usage.shape[1]
-    if old > longest + CHUNK:
-        return ahead
-    window = 1 << (longest + CHUNK).bit_length()
-    usage = np.zeros((len(iteration), window), dtype=np.int64)
-    for r, now in enumerate(iteration.tolist()):
-        forget(ahead.usage[r], ahead.peaks[r], int(ahead.desks.known[r]), now)
-        ahead.desks.known[r] = max(ahead.desks.known[r], now)
-        coming = np.arange(now, now + old)
-        usage[r, coming & (window - 1)] = ahead.usage[r, coming & (old - 1)]
-    return ahead._replace(usage=usage, peaks=usage.reshape(len(iteration), -1, CHUNK).max(axis=2))
+def _with_window(ahead: Ahead, replicas: Any, longest: int) -> Forecast:
+    """The forecast with room for `longest` iterations beyond the present one."""
+    old = ahead.forecast
+    window = old.usage.shape[1]
+    if window > longest + CHUNK:
+        return old
+    new = empty_forecast(len(replicas), longest, old.owed.shape[2] - 2)
+    for r, s in enumerate(replicas):
+        begin = ahead.desks[r].known = forget(old, r, int(ahead.desks[r].known), int(s.iteration))
+        for start in range(begin, begin + window, CHUNK):
+            settle(old, r, s, start)
+            at, to = start & (window - 1), start & (new.usage.shape[1] - 1)
+            new.usage[r, to : to + CHUNK] = old.usage[r, at : at + CHUNK]
+            new.peaks[r, to // CHUNK] = old.peaks[r, at // CHUNK]
+    return new

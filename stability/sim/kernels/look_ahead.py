@@ -20,7 +20,7 @@ import numpy as np
 from ..._types import IntArray
 from ._jit import called, kernel
 from .books import book_queue, book_step, tick
-from .forecast import blocked_until, change, forget
+from .forecast import CHUNK, Forecast, blocked_until, change, forget
 from .laws import step_time
 from .pairing_heap import insert, without, without_least
 from .residency import append, blocks, remove, start_decoding
@@ -44,7 +44,7 @@ DESK = np.dtype(
         ("column", "i8"),  # of `told`
         ("waiting", "i8"),  # heap of waiting requests
         ("retry", "i8"),  # iteration before which the first of them cannot be admitted
-        ("known", "i8"),  # entries of the forecast before this iteration are empty
+        ("known", "i8"),  # where the first chunk of the forecast begins that is not emptied
         ("alone", "i8"),  # the only request running is expected not to fit, and was admitted since nothing else ran
         ("promising", "i8"),  # heap of running requests by pseudo-length
         ("overdue", "i8"),  # heap of those that have outlived it
@@ -76,18 +76,15 @@ class Ahead(NamedTuple):
     Attributes
     ----------
     desks, seats : record arrays of `DESK` and `SEAT`
-    usage : (n_replicas, window) int
-        Forecast blocks by iteration modulo the window, see `forecast`.
-    peaks : (n_replicas, window / CHUNK) int
-        Upper bounds of its chunks.
+    forecast : Forecast
+        KV at future iterations.
     told : (n_policies, n) int
         Predicted lengths of the block of requests that arrives now.
     """
 
     desks: Any
     seats: Any
-    usage: IntArray
-    peaks: IntArray
+    forecast: Forecast
     told: IntArray
     registers: IntArray
     most_in_vain: int
@@ -198,7 +195,7 @@ def _admit(ahead: Ahead, machine: Machine, r: int, start_s: float) -> tuple[int,
         seat.end = end
         if end > now:
             _forget_past(ahead, r, now)
-            change(ahead.usage[r], ahead.peaks[r], s, 1, tokens + 1, now + 1, end)
+            change(ahead.forecast, r, s, 1, tokens + 1, now + 1, end)
         if desk.from_below:
             desk.admissions += 1
             seat.key, seat.tie = seat.predicted, -desk.admissions  # the newest first
@@ -223,15 +220,14 @@ def _refused_until(ahead: Ahead, s: Any, r: int, tokens: int, end: int, budget: 
     if end == now:
         return 0
     _forget_past(ahead, r, now)
-    return blocked_until(ahead.usage[r], ahead.peaks[r], s, tokens + 1, now + 1, end)
+    return blocked_until(ahead.forecast, r, s, tokens + 1, now + 1, end)
 
 
 @kernel
 def _forget_past(ahead: Ahead, r: int, now: int) -> None:
     desk = ahead.desks[r]
-    if desk.known <= now:
-        forget(ahead.usage[r], ahead.peaks[r], desk.known, now + 1)
-        desk.known = now + 1
+    if desk.known + CHUNK <= now:
+        desk.known = forget(ahead.forecast, r, desk.known, now)
 
 
 @kernel
@@ -242,7 +238,7 @@ def _withdraw(ahead: Ahead, machine: Machine, r: int, place: int) -> None:
     if seat.end > now:
         _forget_past(ahead, r, now)
         held = machine.pool[place].offset + now + 2
-        change(ahead.usage[r], ahead.peaks[r], s, -1, held, now + 1, seat.end)
+        change(ahead.forecast, r, s, -1, held, now + 1, seat.end)
         ahead.desks[r].retry = 0
 
 
