@@ -14,7 +14,7 @@ from ..policies.flow_control import ClassBudgets, RandomBudget
 from ..policies.predictors import Oracle, Predictor
 from ..policies.priority import Priority
 from ..policies.residency import EXTRA_TOKENS
-from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
+from ..policies.shortest_first import AMax, AMin, SortedF
 from ..policies.user import UserScheduler
 from ..policies.wait import NestedWait, Wait
 

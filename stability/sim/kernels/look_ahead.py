@@ -287,8 +287,10 @@ def _least_pseudo_length(ahead: Ahead, machine: Machine, r: int) -> int:
         seats[place].key = NONE
         desk.overdue = insert(seats, desk.overdue, place)
     one, two = desk.promising, desk.overdue
-    if one == NONE or two == NONE:
-        return int(two if one == NONE else one)
+    if two == NONE:
+        return int(one)
+    if one == NONE:
+        return int(two)
     by_prediction, by_tokens = seats[one].key, _generated(machine, s, two)
     if by_prediction < by_tokens or (by_prediction == by_tokens and seats[one].tie < seats[two].tie):
         return int(one)

@@ -37,8 +37,9 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 return True
             if machine.registers[STEPS_LEFT] <= 0:
                 return False
-            if s.partial == NONE and s.decoding > 0 and not (logged or sampled) and span(machine.ahead, machine, r, until_s):
-                if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
+            if s.partial == NONE and s.decoding > 0 and not (logged or sampled):
+                spanned = span(machine.ahead, machine, r, until_s)
+                if spanned and not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
             begin_due_step(machine, r)
@@ -50,9 +51,8 @@ def span(ahead: Any, machine: Machine, r: int, until_s: float) -> bool:
     s = machine.replicas[r]
     left = machine.registers[STEPS_LEFT]
     quiet = left if s.head == NONE or s.blocked else 0
-    if len(ahead) > 0:
-        if s.discipline == LOOK_AHEAD:
-            quiet = min(left, quiet_steps(ahead, s, r))
+    if len(ahead) > 0 and s.discipline == LOOK_AHEAD:
+        quiet = min(left, quiet_steps(ahead, s, r))
     if quiet > 0:
         machine.registers[STEPS_LEFT] = quiet
         decode_span(machine, r, until_s)
@@ -68,12 +68,10 @@ def begin_due_step(machine: Machine, r: int) -> None:
 
 @kernel
 def begin(ahead: Any, machine: Machine, r: int) -> None:
-    """The same; what the compiler sees of it depends on whether the machine looks ahead (a test of an argument's length
-    is decided when it compiles)."""
-    if len(ahead) > 0:
-        if machine.replicas[r].discipline == LOOK_AHEAD:
-            begin_look_ahead_step(ahead, machine, r)
-            return
+    """The same, with what it may need as an argument: a test of an argument's length is decided when the kernel compiles."""
+    if len(ahead) > 0 and machine.replicas[r].discipline == LOOK_AHEAD:
+        begin_look_ahead_step(ahead, machine, r)
+        return
     if machine.replicas[r].discipline == MIXED:
         begin_step(machine, r)
     else:
