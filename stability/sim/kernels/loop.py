@@ -49,9 +49,14 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
 def span(ahead: Any, machine: Machine, r: int, until_s: float) -> bool:
     """Run iterations in which nothing can be admitted up to `until_s`; False if something may be admitted now."""
     s = machine.replicas[r]
+    admitting = s.head != NONE and not s.blocked
+    if len(ahead) == 0:
+        if not admitting:
+            decode_span(machine, r, until_s)
+        return not admitting
     left = machine.registers[STEPS_LEFT]
-    quiet = left if s.head == NONE or s.blocked else 0
-    if len(ahead) > 0 and s.discipline == LOOK_AHEAD:
+    quiet = 0 if admitting else left
+    if s.discipline == LOOK_AHEAD:
         quiet = min(left, quiet_steps(ahead, s, r))
     if quiet > 0:
         machine.registers[STEPS_LEFT] = quiet
