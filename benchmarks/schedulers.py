@@ -28,8 +28,8 @@ from stability.policies import (
     SortedF,
     Wait,
 )
+from stability.sim.domain import INTERPRETED, limits_of
 from stability.sim.engine import simulate
-from stability.sim.scheduling import WITHOUT_KERNEL
 
 LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=1e-4, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
 LENGTHS = st.lengths.Independent(prompt=st.lengths.Constant(512), output=st.lengths.Constant(128))
@@ -52,9 +52,13 @@ SCHEDULERS: tuple[Scheduler, ...] = (
 )
 
 
-def requests_per_s(scheduler: Scheduler | None, rate_per_s: float, requests: int, repeats: int) -> float:
+def replica(scheduler: Scheduler | None) -> st.Replica:
     engine = st.Engine(max_num_batched_tokens=8192, scheduler=scheduler)
-    fleet = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine))
+    return st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine)
+
+
+def requests_per_s(scheduler: Scheduler | None, rate_per_s: float, requests: int, repeats: int) -> float:
+    fleet = st.Fleet.of(replica(scheduler))
     workload = st.Workload.poisson(rate_per_s, LENGTHS)
     simulate(fleet, workload, requests=100, rng=1)
     taken = []
@@ -76,7 +80,7 @@ def main() -> None:
     print(f"{'scheduler':60}{'requests/s':>12}{'times slower':>14}")
     print(f"{'first come, first served':60}{base:12.0f}{1.0:14.1f}")
     for scheduler in SCHEDULERS:
-        compiled = type(scheduler) not in WITHOUT_KERNEL
+        compiled = limits_of(replica(scheduler)).discipline != INTERPRETED
         speed = requests_per_s(
             scheduler, options.rate, options.compiled if compiled else options.requests, options.repeats
         )

@@ -10,8 +10,8 @@ import numpy as np
 from ..policies.shortest_first import AMin, ShortestFirst
 from .domain import LOOK_AHEAD, limits_of
 from .kernels.forecast import CHUNK, Forecast, empty_forecast, forget, settle
-from .kernels.look_ahead import DESK, FIRST_ROW, IN_CIRCLES, NONE, OUTPUT, SEAT, VOLUME, Ahead, collect
-from .kernels.state import Arrivals
+from .kernels.look_ahead import DESK, FIRST_ROW, IN_CIRCLES, OUTPUT, SEAT, VOLUME, Ahead, collect
+from .kernels.state import NONE, Arrivals
 from .reference.planned import MOST_IN_VAIN, circles
 from .run import Run
 from .scheduling import Predictions
@@ -58,7 +58,7 @@ class LookAheadRun(Run):
         """Order what has arrived of the last block before its predictions go; room for the lives of the new one."""
         ahead = self.machine.ahead
         for r in np.flatnonzero(self.machine.replicas.discipline == LOOK_AHEAD):
-            collect(ahead, self.machine, r)
+            collect(ahead, self.machine, int(r))
         self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.first)
         told = np.stack(list(self.predictions.columns.values()))
         # What is predicted to outgrow the KV cache is never in a forecast; a pseudo-length may rise to the output.

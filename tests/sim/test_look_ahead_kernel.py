@@ -16,8 +16,8 @@ from stability.policies import AMax, AMin, HindsightShortestFirst, Interval, Noi
 from stability.sim import engine
 from stability.sim.interpreted import InterpretedRun
 from stability.sim.kernels import forecast, pairing_heap
-from stability.sim.kernels.look_ahead import NONE, SEAT
-from stability.sim.kernels.state import REPLICA
+from stability.sim.kernels.look_ahead import SEAT
+from stability.sim.kernels.state import NONE, REPLICA
 from tests.sim.test_kernel import AFFINE, assert_same, cases, long_runs, reference
 from tests.sim.test_schedulers import same_result
 
@@ -163,7 +163,7 @@ def test_prefixes_of_least_f_are_shortest_output_first() -> None:
 
 
 def test_circles_are_found_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand requests told to end at once are admitted and evicted for as long as the oldest runs."""
+    """Sixty requests told to end at once are admitted and evicted for as long as the oldest runs."""
     workload = stb.Workload.from_requests(np.zeros(60), [2] * 60, [9000] * 60)
     policy = ShortestFirst(predictor=Interval(0.0, 1.0, "lower"))
     settings = stb.Engine(max_num_seqs=256, block_size=1, scheduler=policy)

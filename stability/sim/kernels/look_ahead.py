@@ -171,7 +171,7 @@ def _admit(ahead: Ahead, machine: Machine, r: int, start_s: float) -> tuple[int,
     while desk.waiting != NONE and now >= desk.retry:
         place = desk.waiting
         request, seat = machine.pool[place], seats[place]
-        tokens = np.int64(request.prompt_tokens)
+        tokens = int(request.prompt_tokens)
         end = now + seat.predicted - 1
         if s.running == 0:
             # Nothing else runs: it is admitted in any case.
