@@ -17,7 +17,7 @@ from .kernels.policies import Draws, Policies
 from .kernels.state import Arrivals
 from .scheduling import Predictions
 
-MOST_DRAWS = 1 << 22
+MOST_DRAWS = 1 << 18
 FEWEST_DRAWS = 1 << 10
 """Budgets held for all replicas together, and for one of them at least."""
 
