@@ -28,8 +28,8 @@ from stability.policies import (
     SortedF,
     Wait,
 )
+from stability.sim.domain import INTERPRETED, limits_of
 from stability.sim.engine import simulate
-from stability.sim.scheduling import WITHOUT_KERNEL
 
 LAW = st.IterationTime(base_s=0.012, per_prefill_token_s=1e-4, per_decode_token_s=2e-5, per_kv_token_s=8e-8)
 LENGTHS = st.lengths.Independent(prompt=st.lengths.Constant(512), output=st.lengths.Constant(128))
@@ -52,10 +52,14 @@ SCHEDULERS: tuple[Scheduler, ...] = (
 )
 
 
+def replica(scheduler: Scheduler | None) -> st.Replica:
+    engine = st.Engine(max_num_batched_tokens=8192, scheduler=scheduler)
+    return st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine)
+
+
 def seconds(scheduler: Scheduler | None, rate_per_s: float, requests: int) -> float:
     """Processor time of one run."""
-    engine = st.Engine(max_num_batched_tokens=8192, scheduler=scheduler)
-    fleet = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=131_000, engine=engine))
+    fleet = st.Fleet.of(replica(scheduler))
     workload = st.Workload.poisson(rate_per_s, LENGTHS)
     start = time.process_time()
     simulate(fleet, workload, requests=requests, rng=1)
@@ -74,7 +78,7 @@ def main() -> None:
     for scheduler in SCHEDULERS:
         if not type(scheduler).__name__.startswith(options.only):
             continue
-        compiled = type(scheduler) not in WITHOUT_KERNEL
+        compiled = limits_of(replica(scheduler)).discipline != INTERPRETED
         requests = options.compiled if compiled else options.requests
         seconds(None, options.rate, 1000)
         seconds(scheduler, options.rate, 1000)

@@ -204,7 +204,8 @@ class SortedF(Scheduler):
     Parameters
     ----------
     search : {"exact", "prefix"}
-        "exact": a knapsack over count and memory, time about n**2 M per batch. "prefix": only the shortest outputs, in order.
+        "exact": a knapsack over count and memory, time about n**2 M per batch. "prefix": only the shortest outputs, in order:
+        as every batch then is a prefix, this is the order of `ShortestFirst`.
     predictor : Predictor
         Gives every request's predicted output length at its arrival.
     residency : {"slots", "engine"}

@@ -19,15 +19,26 @@ from ..policies.fcfs import Fcfs, scheduler_of
 from ..policies.flow_control import ClassBudgets, RandomBudget
 from ..policies.priority import Priority
 from ..policies.routers import Router
+from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
 from ..policies.wait import NestedWait, Wait
 from .scheduling import UNLIMITED_BLOCKS, check_classes, extra_tokens, limits_memory, whole_tokens
 
 RESERVE, PROMPT_GATE, CHUNK_GATE = range(len(ADMISSIONS))
 """Codes of the admission rules, in the order of `ADMISSIONS`."""
 
-INTERPRETED, MIXED, PREFILL_FIRST, DECODE_FIRST, ORCA, PRIORITY, WAIT, NESTED_WAIT, CLASS_BUDGETS, RANDOM_BUDGET = (
-    range(-1, 9)
-)
+(
+    INTERPRETED,
+    MIXED,
+    PREFILL_FIRST,
+    DECODE_FIRST,
+    ORCA,
+    PRIORITY,
+    WAIT,
+    NESTED_WAIT,
+    CLASS_BUDGETS,
+    RANDOM_BUDGET,
+    LOOK_AHEAD,
+) = range(-1, 10)
 """Codes of what a compiled step computes: nothing, as the reference has to; prompts and decodes together; one kind at a time; or
 what a published discipline says."""
 
@@ -41,6 +52,11 @@ _DISCIPLINES: dict[type, int] = {
     NestedWait: NESTED_WAIT,
     ClassBudgets: CLASS_BUDGETS,
     RandomBudget: RANDOM_BUDGET,
+    ShortestFirst: LOOK_AHEAD,
+    HindsightShortestFirst: LOOK_AHEAD,
+    AMax: LOOK_AHEAD,
+    AMin: LOOK_AHEAD,
+    SortedF: LOOK_AHEAD,  # by prefixes
 }
 
 
@@ -76,7 +92,14 @@ class Limits:
     @property
     def discipline(self) -> int:
         """Code of what a compiled step computes."""
+        if isinstance(self.scheduler, SortedF) and self.scheduler.search == "exact":
+            return INTERPRETED
         return _DISCIPLINES.get(type(self.scheduler), INTERPRETED)
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens charged to every resident request beyond those whose KV is stored."""
+        return 0 if self.scheduler is None else extra_tokens(self.scheduler)
 
 
 def limits_of(replica: Replica) -> Limits:
@@ -215,5 +238,4 @@ def _largest_footprint(limits: Limits, block: Requests) -> IntArray:
     # The last generated token's KV is never stored, but a reservation does not count on that.
     if limits.admission == RESERVE:
         return block.prompt_tokens + block.max_output_tokens
-    extra = 0 if limits.scheduler is None else extra_tokens(limits.scheduler)
-    return block.prompt_tokens + block.output_tokens - 1 + extra
+    return block.prompt_tokens + block.output_tokens - 1 + limits.extra_tokens

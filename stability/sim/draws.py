@@ -1,4 +1,4 @@
-"""Numbers that kernels read and policies ask for: budgets drawn in advance, and keys of priority."""
+"""Numbers that kernels read and policies ask for: budgets drawn in advance, predicted lengths, keys of order."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from .._types import FloatArray, IntArray
+from ..model.engine import Scheduler
 from ..model.streams import Stream, generator
 from ..policies.flow_control import RandomBudget
 from ..policies.priority import Priority
-from .domain import Limits
-from .kernels.policies import Draws, Heap
+from ..policies.shortest_first import ShortestFirst
+from .domain import LOOK_AHEAD, PRIORITY, Limits
+from .kernels.policies import Draws, Policies
 from .kernels.state import Arrivals
-from .scheduling import predicted
+from .scheduling import Predictions
 
-MOST_DRAWS = 1 << 22
+MOST_DRAWS = 1 << 18
 FEWEST_DRAWS = 1 << 10
 """Budgets held for all replicas together, and for one of them at least."""
 
@@ -53,26 +55,36 @@ class BudgetDraws:
 
 
 class Ranks:
-    """What requests are ordered by under `Priority`, but for their arrival: a column a policy."""
+    """What ordered requests are told of, and ordered by but for their arrival: a column a policy."""
 
     def __init__(self, servers: Sequence[Limits], root: np.random.SeedSequence) -> None:
-        policies = [limits.scheduler for limits in servers]
-        self.policies = list(dict.fromkeys(policy for policy in policies if isinstance(policy, Priority)))
+        own = [limits.scheduler if limits.discipline in (PRIORITY, LOOK_AHEAD) else None for limits in servers]
+        self.predictions = Predictions(own, root)
+        self.policies = list(self.predictions.rngs)
         self.column: IntArray = np.array(
-            [self.policies.index(policy) if isinstance(policy, Priority) else 0 for policy in policies], dtype=np.int64
+            [0 if policy is None else self.policies.index(policy) for policy in own], dtype=np.int64
         )
-        self.rngs = [generator(root, Stream.PREDICTIONS) for _ in self.policies]
+        self.by_arrival = np.array([isinstance(policy, Priority) and policy.order == "deadline" for policy in own])
 
-    def received(self, heap: Heap, arrivals: Arrivals) -> Heap:
-        """`heap` with the ranks of a block of requests."""
-        rank = [self._rank(policy, arrivals, rng) for policy, rng in zip(self.policies, self.rngs, strict=True)]
-        by_arrival = np.array([policy.order == "deadline" for policy in self.policies])[self.column]
-        return heap._replace(rank=np.stack(rank), column=self.column, by_arrival=by_arrival, first=arrivals.first)
+    def received(self, policies: Policies, arrivals: Arrivals) -> Policies:
+        """`policies` told of a block of requests."""
+        heap, ahead = policies.heap, policies.look_ahead
+        self.predictions.receive(arrivals.prompt_tokens, arrivals.output_tokens, arrivals.request_class, arrivals.first)
+        columns = self.predictions.columns
+        if heap is not None:
+            rank = np.stack([_rank(policy, arrivals, columns[policy]) for policy in self.policies])
+            heap = heap._replace(rank=rank, column=self.column, by_arrival=self.by_arrival, first=arrivals.first)
+        if ahead is not None:
+            ahead = ahead._replace(told=np.stack([columns[policy] for policy in self.policies]))
+        return policies._replace(heap=heap, look_ahead=ahead)
 
-    def _rank(self, policy: Priority, arrivals: Arrivals, rng: np.random.Generator) -> FloatArray:
-        if policy.order == "shortest":
-            lengths = predicted(policy, arrivals.prompt_tokens, arrivals.output_tokens, arrivals.request_class, rng)
-            return lengths.astype(np.float64)
-        if policy.order == "deadline":
-            return np.array(policy.deadlines_s)[arrivals.request_class]
+
+def _rank(policy: Scheduler, arrivals: Arrivals, lengths: IntArray) -> FloatArray:
+    """Keys of a block of requests that `policy` expects to be so long."""
+    if isinstance(policy, Priority) and policy.order == "deadline":
+        return np.array(policy.deadlines_s)[arrivals.request_class]
+    if isinstance(policy, Priority) and policy.order == "class":
         return arrivals.request_class.astype(np.float64)
+    if isinstance(policy, ShortestFirst) and policy.by == "volume":
+        return (arrivals.prompt_tokens * lengths + lengths * (lengths + 1) // 2).astype(np.float64)
+    return lengths.astype(np.float64)

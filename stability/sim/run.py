@@ -17,7 +17,7 @@ from .backlog import FEWEST_SAMPLES, BacklogSamples
 from .domain import limits_of
 from .draws import BudgetDraws, Ranks
 from .kernels import loop
-from .kernels.build import blank_outcome, build, empty_log, with_ring, with_room
+from .kernels.build import blank_outcome, build, empty_log, with_forecast, with_ring, with_room
 from .kernels.state import IN_CIRCLES, LOGGED, OWED, STEPS_LEFT, Arrivals, Log, Machine
 from .scheduling import evicts_in_circles
 
@@ -220,10 +220,9 @@ class Run:
 
     def _receive_lengths(self, arrivals: Arrivals) -> None:
         """Tell policies of the lengths of a block."""
-        policies = self.machine.policies
-        if policies.heap is not None:
-            policies = policies._replace(heap=self.ranks.received(policies.heap, arrivals))
-            self.machine = self.machine._replace(policies=policies)
+        if self.machine.policies.heap is not None:
+            machine = self.machine._replace(policies=self.ranks.received(self.machine.policies, arrivals))
+            self.machine = with_forecast(machine, int(arrivals.output_tokens.max()))
 
     def _run_open(self, piece: Arrivals, begin: int) -> int:
         return loop.run_open(self.machine, piece, self.router.code, self.shares, begin)

@@ -14,7 +14,7 @@ from ..policies.flow_control import ClassBudgets
 from ..policies.predictors import Oracle, Predictor
 from ..policies.priority import Priority
 from ..policies.residency import EXTRA_TOKENS
-from ..policies.shortest_first import AMax, AMin, HindsightShortestFirst, ShortestFirst, SortedF
+from ..policies.shortest_first import AMax, AMin, SortedF
 from ..policies.user import UserScheduler
 from ..policies.wait import Wait
 
@@ -114,15 +114,9 @@ class Predictions:
         return 0 if policy is None else int(self.columns[policy][index - self.first])
 
 
-_PER_REQUEST = (
-    "it pauses or orders requests one by one, and the compiled core keeps sums over requests that all decode in step"
-)
 WITHOUT_KERNEL: dict[type, str] = {
-    ShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
-    HindsightShortestFirst: f"the look-ahead needs the end of every request: {_PER_REQUEST}",
-    AMax: f"the look-ahead needs the bound of every request: {_PER_REQUEST}",
-    AMin: f"pseudo-lengths change request by request: {_PER_REQUEST}",
-    SortedF: "it searches an order over all waiting requests, offline",
+    SortedF: "search='exact' solves a knapsack of about n**2 M cells for every batch whenever requests arrive: offline, and array work in "
+    "the reference already (search='prefix' is compiled)",
     UserScheduler: "it is Python",
 }
 """Policies that only the reference runs, with the reason. All others have a kernel."""

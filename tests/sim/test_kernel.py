@@ -101,6 +101,7 @@ def reference(fleet: Fleet, workload: Workload, *, router: str = "round_robin", 
         router=policy,
         shares=policy.shares(fleet, 1),
         uniforms=uniforms,
+        root=seed_sequence(3),
         **options,  # type: ignore[arg-type]
     )
 

@@ -70,7 +70,7 @@ def replicas(data: st.DrawFn, policies: st.SearchStrategy[Scheduler], longest: i
     engine = stb.Engine(max_num_seqs=seqs, max_num_batched_tokens=budget, block_size=block, scheduler=policy)
     law: IterationLaw = data(st.sampled_from(LAWS))
     replica = stb.Replica(iteration=law, kv_capacity_tokens=-(-capacity // block) * block, engine=engine)
-    return stb.Pool("pool", replica, count)
+    return stb.Pool("pool", replica, count, weight=data(st.integers(1, 3)))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from ..._types import FloatArray
 from ...errors import InputError
 from ...model.iteration import IterationLaw
-from ..domain import Limits
-from ..scheduling import extra_tokens
+from ..domain import LOOK_AHEAD, Limits
+from .forecast import CHUNK, empty_forecast, forget, settle
 from .laws import encode
 from .policies import policies_of
 from .state import FREE, GROUP, LOG_COLUMNS, NONE, REPLICA, REQUEST, SAMPLE_COLUMNS, Log, Machine, Outcome
@@ -68,6 +68,7 @@ def build(
             "admission",
             "prefix_caching",
             "discipline",
+            "extra_tokens",
         ):
             s[name] = getattr(limits, name)
         size = limits.block_size
@@ -81,7 +82,6 @@ def build(
         s.law_kind, s.law_start = encoded[key]
         s.phase_start = phase_start
         phase_start += limits.block_size
-        s.extra_tokens = 0 if limits.scheduler is None else extra_tokens(limits.scheduler)
     policies = policies_of([limits for limits, _ in servers], replicas)
     if policies.cohorts is not None:
         for cohort in policies.cohorts.cohorts:
@@ -160,3 +160,26 @@ def with_ring(machine: Machine, longest_output: int) -> Machine:
                 groups[bucket // GROUP] += 1
             place = int(request.newer)
     return machine._replace(buckets=buckets, groups=groups, ring=ring)
+
+
+def with_forecast(machine: Machine, longest_output: int) -> Machine:
+    """The machine with forecasts as long as the lives of the requests it has been told of."""
+    ahead = machine.policies.look_ahead
+    if ahead is None:
+        return machine
+    # What is predicted to outgrow the KV cache is never in a forecast; a pseudo-length may rise to the output.
+    own = machine.replicas[machine.replicas.discipline == LOOK_AHEAD]
+    longest = max(min(int(ahead.told.max()), int((own.capacity_blocks * own.block_size).max())), longest_output)
+    old = ahead.forecast
+    window = old.usage.shape[1]
+    if window > longest + CHUNK:
+        return machine
+    new = empty_forecast(len(machine.replicas), longest, old.owed.shape[2] - 2)
+    for r, s in enumerate(machine.replicas):
+        begin = ahead.desks[r].known = forget(old, r, int(ahead.desks[r].known), int(s.iteration))
+        for start in range(begin, begin + window, CHUNK):
+            settle(old, r, s, start)
+            at, to = start & (window - 1), start & (new.usage.shape[1] - 1)
+            new.usage[r, to : to + CHUNK] = old.usage[r, at : at + CHUNK]
+            new.peaks[r, to // CHUNK] = old.peaks[r, at // CHUNK]
+    return machine._replace(policies=machine.policies._replace(look_ahead=ahead._replace(forecast=new)))

@@ -5,12 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from ..._types import BoolArray, FloatArray
-from ..domain import CLASS_BUDGETS, DECODE_FIRST, MIXED, NESTED_WAIT, ORCA, PREFILL_FIRST, PRIORITY, RANDOM_BUDGET, WAIT
+from ..domain import (
+    CLASS_BUDGETS,
+    DECODE_FIRST,
+    LOOK_AHEAD,
+    MIXED,
+    NESTED_WAIT,
+    ORCA,
+    PREFILL_FIRST,
+    PRIORITY,
+    RANDOM_BUDGET,
+    WAIT,
+)
 from ._jit import kernel
 from .budgets import begin_budget_step
+from .look_ahead import begin_look_ahead_step
 from .nested import begin_nested_step, complete_nested_step
 from .orca import begin_orca_step
-from .policies import Cohorts, Draws, Lines, Waits
+from .policies import Ahead, Cohorts, Draws, Heap, Lines, Waits
 from .residency import blocks, complete_due
 from .routing import POWER_OF_TWO, SHORTEST_QUEUE, least, static_choice, two_candidates
 from .separate import begin_separate_step
@@ -39,14 +51,33 @@ def advance(machine: Machine, r: int, until_s: float) -> bool:
                 return True
             if machine.registers[STEPS_LEFT] <= 0:
                 return False
-            if s.partial == NONE and s.decoding > 0 and (s.waiting == 0 or s.blocked) and not (logged or sampled):
-                steps = s.steps
-                decode_span(machine, r, until_s)
-                _skip_draws(machine.policies.draws, r, s.steps - steps)
-                if not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
+            if s.partial == NONE and s.decoding > 0 and not (logged or sampled):
+                spanned = _span(machine, machine.policies.look_ahead, machine.policies.draws, r, until_s)
+                if spanned and not (machine.due_s[r] < until_s and machine.registers[STEPS_LEFT] > 0):
                     continue
             machine.registers[STEPS_LEFT] -= 1
             begin_due_step(machine, r)
+
+
+@kernel
+def _span(machine: Machine, ahead: Ahead | None, draws: Draws | None, r: int, until_s: float) -> bool:
+    """Run iterations up to `until_s` in which nothing can be admitted; False if something may be admitted now."""
+    s = machine.replicas[r]
+    beyond = 0
+    quiet = s.waiting == 0 or s.blocked != 0
+    if ahead is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
+        if s.discipline == LOOK_AHEAD and s.waiting > 0:
+            quiet = s.retry > s.iteration
+            beyond = max(machine.registers[STEPS_LEFT] - (s.retry - s.iteration), 0)
+    if not quiet:
+        return False
+    steps = s.steps
+    machine.registers[STEPS_LEFT] -= beyond
+    decode_span(machine, r, until_s)
+    machine.registers[STEPS_LEFT] += beyond
+    if draws is not None:
+        draws.used[r] += s.steps - steps  # whether or not there is anybody to admit
+    return True
 
 
 @kernel
@@ -59,7 +90,7 @@ def begin_due_step(machine: Machine, r: int) -> None:
     elif discipline in (PREFILL_FIRST, DECODE_FIRST):
         begin_separate_step(machine, r)
     else:
-        _begin_policy_step(machine, p.orca, p.wait, p.nested_wait, p.class_budgets, p.draws, r)
+        _begin_policy_step(machine, p.orca, p.wait, p.nested_wait, p.class_budgets, p.draws, p.heap, p.look_ahead, r)
 
 
 @kernel
@@ -70,11 +101,13 @@ def _begin_policy_step(
     nested_wait: Cohorts | None,
     class_budgets: Lines | None,
     draws: Draws | None,
+    heap: Heap | None,
+    ahead: Ahead | None,
     r: int,
 ) -> None:
     """Disciplines that no replica runs are None here, and not compiled."""
     discipline = machine.replicas[r].discipline
-    if orca is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
+    if orca is not None:  # noqa: SIM102
         if discipline == ORCA:
             begin_orca_step(machine, r)
     if wait is not None:  # noqa: SIM102
@@ -89,13 +122,10 @@ def _begin_policy_step(
     if draws is not None:  # noqa: SIM102
         if discipline == RANDOM_BUDGET:
             begin_budget_step(machine, None, draws, r)
-
-
-@kernel
-def _skip_draws(draws: Draws | None, r: int, steps: int) -> None:
-    """Iterations draw their budgets whether or not there is anybody to admit."""
-    if draws is not None:
-        draws.used[r] += steps
+    if heap is not None:  # noqa: SIM102
+        if ahead is not None:  # noqa: SIM102
+            if discipline == LOOK_AHEAD:
+                begin_look_ahead_step(machine, heap, ahead, r)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What published disciplines keep beside the running sums of a replica: queues by class, cohorts that pause together, a heap.
+"""What published disciplines keep beside the running sums of a replica: queues by class, cohorts that pause together, heaps, forecasts.
 
 Each part is None unless some replica needs it. Kernels are compiled for the types of their arguments, so that a part that is
 None costs nothing: first come, first served is compiled as if there were no other discipline.
@@ -14,9 +14,10 @@ import numpy as np
 from ..._types import BoolArray, FloatArray, IntArray
 from ...policies.disciplines import Orca
 from ...policies.flow_control import ClassBudgets, RandomBudget
-from ...policies.priority import Priority
+from ...policies.shortest_first import AMin
 from ...policies.wait import NestedWait, Wait
-from ..domain import Limits
+from ..domain import LOOK_AHEAD, PRIORITY, Limits
+from .forecast import Forecast, empty_forecast
 from .state import NONE, Int32Array
 
 LINE = np.dtype(
@@ -55,6 +56,31 @@ COHORT = np.dtype(
 )
 """Requests that advance or pause together: a class under WAIT, a segment under Nested WAIT."""
 
+NODE = np.dtype(
+    [
+        ("key", "f8"),
+        ("tie", "i8"),
+        ("child", "i4"),
+        ("sibling", "i4"),
+        ("before", "i4"),
+    ],
+    align=True,
+)
+"""A request in a pairing heap; whole numbers as keys are exact up to 2**53."""
+
+DESK = np.dtype(
+    [
+        ("from_below", "i8"),  # A_min: pseudo-lengths rise, and decide who is cancelled
+        ("known", "i8"),  # where the first chunk of the forecast begins that is not emptied
+        ("alone", "i8"),  # the only request running is expected not to fit, and was admitted since nothing else ran
+        ("promising", "i8"),  # heap of running requests by pseudo-length
+        ("overdue", "i8"),  # heap of those that have outlived it
+        ("admissions", "i8"),
+    ],
+    align=True,
+)
+"""One replica that looks ahead, beside its `REPLICA`."""
+
 
 class Lines(NamedTuple):
     """Queues by class, and for each request its queue and its turn among all of them."""
@@ -86,18 +112,30 @@ class Draws(NamedTuple):
 
 
 class Heap(NamedTuple):
-    """A pairing heap a replica, whose root is the replica's head: keys and links by request.
+    """A pairing heap a replica, whose root is the replica's head; `nodes` by request.
 
     `rank` holds, for each replica's column and the block of requests from `first` on, what the key is but for the arrival.
     """
 
-    key: FloatArray
-    child: Int32Array
-    sibling: Int32Array
+    nodes: Any
     rank: FloatArray
     column: IntArray
     by_arrival: BoolArray
     first: int
+
+
+class Ahead(NamedTuple):
+    """Of policies that look ahead: a desk and a forecast a replica.
+
+    `told` holds predicted lengths as `Heap.rank` holds keys; by request, `predicted` is what is left of them, and `end` the last
+    iteration in the forecast. Running requests under A_min are in heaps, too: a request is in one at a time.
+    """
+
+    desks: Any
+    forecast: Forecast
+    told: IntArray
+    predicted: IntArray
+    end: IntArray
 
 
 class Policies(NamedTuple):
@@ -107,8 +145,8 @@ class Policies(NamedTuple):
     ----------
     lines, heap
         Of all disciplines that wait in them.
-    orca, wait, nested_wait, class_budgets, draws
-        What Orca (which replicas run it), WAIT, Nested WAIT and the two kinds of flow control look at.
+    orca, wait, nested_wait, class_budgets, draws, look_ahead
+        What Orca (which replicas run it), WAIT, Nested WAIT, the two kinds of flow control and shortest first with its kin look at.
     """
 
     lines: Lines | None = None
@@ -118,6 +156,7 @@ class Policies(NamedTuple):
     nested_wait: Cohorts | None = None
     class_budgets: Lines | None = None
     draws: Draws | None = None
+    look_ahead: Ahead | None = None
 
     @property
     def cohorts(self) -> Cohorts | None:
@@ -133,15 +172,16 @@ class Policies(NamedTuple):
 
     def with_room(self, size: int) -> Policies:
         """The same with places for `size` requests."""
-        lines, cohorts, heap = self.lines, self.cohorts, self.heap
+        lines, cohorts, heap, ahead = self.lines, self.cohorts, self.heap, self.look_ahead
         if lines is not None:
             lines = lines._replace(line=longer(lines.line, size), turn=longer(lines.turn, size))
         if cohorts is not None:
             cohorts = cohorts._replace(cohort=longer(cohorts.cohort, size))
         if heap is not None:
-            key, child, sibling = longer(heap.key, size), longer(heap.child, size), longer(heap.sibling, size)
-            heap = heap._replace(key=key, child=child, sibling=sibling)
-        return self.with_parts(lines, cohorts)._replace(heap=heap)
+            heap = heap._replace(nodes=longer(heap.nodes, size))
+        if ahead is not None:
+            ahead = ahead._replace(predicted=longer(ahead.predicted, size), end=longer(ahead.end, size))
+        return self.with_parts(lines, cohorts)._replace(heap=heap, look_ahead=ahead)
 
     def clock_of(self, s: Any, place: int) -> Any:
         """The clock by which a running request of replica `s` decodes."""
@@ -153,7 +193,7 @@ class Policies(NamedTuple):
 
 def longer(array: Any, size: int) -> Any:
     """A copy with room for `size` entries."""
-    new = np.zeros(size, dtype=array.dtype)
+    new = np.zeros(size, dtype=array.dtype).view(type(array))
     new[: len(array)] = array
     return new
 
@@ -174,7 +214,7 @@ def policies_of(servers: Sequence[Limits], replicas: Any) -> Policies:
             thresholds += [(s, n, end) for n, end in zip(policy.thresholds, ends, strict=True)]
     kinds = {type(limits.scheduler) for limits in servers}
     count, none = len(servers), np.zeros(0, dtype=np.int32)
-    lines = cohorts = heap = None
+    lines = cohorts = heap = ahead = None
     if most:
         queues = np.zeros(len(most), dtype=LINE).view(np.recarray)
         queues.head[:] = queues.tail[:] = NONE
@@ -188,9 +228,18 @@ def policies_of(servers: Sequence[Limits], replicas: Any) -> Policies:
             clock.threshold, clock.end = threshold, end
         clocks.oldest[:] = clocks.newest[:] = NONE
         cohorts = Cohorts(clocks, none)
-    if Priority in kinds:
+    disciplines = {limits.discipline for limits in servers}
+    if disciplines & {PRIORITY, LOOK_AHEAD}:
+        nodes = np.zeros(0, dtype=NODE).view(np.recarray)
         column, by_arrival = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.bool_)
-        heap = Heap(np.zeros(0), none, none, np.zeros((0, 0)), column, by_arrival, 0)
+        heap = Heap(nodes, np.zeros((0, 0)), column, by_arrival, 0)
+    if LOOK_AHEAD in disciplines:
+        desks = np.zeros(count, dtype=DESK).view(np.recarray)
+        desks.promising[:] = desks.overdue[:] = NONE
+        desks.from_below[:] = [isinstance(limits.scheduler, AMin) for limits in servers]
+        forecast = empty_forecast(count, 1, max(limits.block_size for limits in servers))
+        whole = np.zeros(0, dtype=np.int64)
+        ahead = Ahead(desks, forecast, np.zeros((0, 0), dtype=np.int64), whole, whole)
     return Policies(
         lines=lines,
         heap=heap,
@@ -201,4 +250,5 @@ def policies_of(servers: Sequence[Limits], replicas: Any) -> Policies:
         draws=Draws(np.zeros((count, 0), dtype=np.int32), np.zeros(count, dtype=np.int64))
         if RandomBudget in kinds
         else None,
+        look_ahead=ahead,
     )

@@ -94,7 +94,7 @@ def go_on(machine: Machine, clock: Any, place: int, last_iteration: int) -> None
 
 @kernel
 def stop_newest(machine: Machine, clock: Any, place: int) -> int:
-    """The newest of the decoding requests of `clock` stops before its time; return the tokens it holds."""
+    """A decoding request of `clock` that heads its list, as the newest does, stops before its time; return the tokens it holds."""
     request = machine.pool[place]
     tokens = request.offset + clock.iteration
     request.generated = tokens + 1 - request.prompt_tokens

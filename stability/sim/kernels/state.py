@@ -63,6 +63,7 @@ REPLICA = np.dtype(
         ("tail", "i8"),
         ("waiting", "i8"),
         ("blocked", "i8"),  # the head was refused and nothing has been freed since
+        ("retry", "i8"),  # where one looks ahead: the iteration before which the head cannot be admitted
         ("first_turn", "i8"),  # of queues by class: the places in a common queue that its two ends would have
         ("last_turn", "i8"),
         ("in_vain", "i8"),  # evictions that restart a request, since one last completed

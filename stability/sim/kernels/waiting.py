@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..domain import PRIORITY
+from ..domain import LOOK_AHEAD, PRIORITY
 from ._jit import kernel
-from .heap import pop, push
 from .lines import stand_first, stand_last
-from .policies import Heap, Lines
+from .pairing_heap import insert, without_least
+from .policies import Ahead, Heap, Lines
 from .state import NONE, Machine
 
 
@@ -25,7 +25,8 @@ def join(machine: Machine, r: int, place: int, request_class: int, now_s: float)
     s = machine.replicas[r]
     count_until(s, now_s)
     s.waiting += 1
-    if not _joined(machine, machine.policies.lines, machine.policies.heap, r, place, request_class):
+    p = machine.policies
+    if not _joined(machine, p.lines, p.heap, p.look_ahead, r, place, request_class):
         push_back(machine, s, place)
 
 
@@ -50,7 +51,15 @@ def pop_first(machine: Machine, s: Any, now_s: float) -> int:
 
 
 @kernel
-def _joined(machine: Machine, lines: Lines | None, heap: Heap | None, r: int, place: int, request_class: int) -> bool:
+def _joined(
+    machine: Machine,
+    lines: Lines | None,
+    heap: Heap | None,
+    ahead: Ahead | None,
+    r: int,
+    place: int,
+    request_class: int,
+) -> bool:
     """Whether a new request has joined a queue of its class or a heap."""
     s = machine.replicas[r]
     if lines is not None:  # noqa: SIM102 -- only a comparison with None alone is decided by the compiler
@@ -58,14 +67,16 @@ def _joined(machine: Machine, lines: Lines | None, heap: Heap | None, r: int, pl
             stand_last(machine, lines, s, place, request_class)
             return True
     if heap is not None:  # noqa: SIM102
-        if s.discipline == PRIORITY:
-            request = machine.pool[place]
-            heap.key[place] = heap.rank[heap.column[r], request.index - heap.first]
+        if s.discipline in (PRIORITY, LOOK_AHEAD):
+            request, node = machine.pool[place], heap.nodes[place]
+            column, row = heap.column[r], request.index - heap.first
+            node.key = heap.rank[column, row]
+            node.tie = request.index
             if heap.by_arrival[r]:
-                heap.key[place] += request.arrival_s
-            push(machine, heap, s, place)
-            if s.head == place:
-                s.blocked = 0
+                node.key += request.arrival_s
+            if ahead is not None:
+                ahead.predicted[place] = ahead.told[column, row]
+            _push(heap, s, place)
             return True
     return False
 
@@ -78,17 +89,28 @@ def _rejoined(machine: Machine, lines: Lines | None, heap: Heap | None, s: Any, 
             stand_first(machine, lines, s, place)
             return True
     if heap is not None:  # noqa: SIM102
-        if s.discipline == PRIORITY:
-            push(machine, heap, s, place)
+        if s.discipline in (PRIORITY, LOOK_AHEAD):
+            _push(heap, s, place)
             return True
     return False
 
 
 @kernel
+def _push(heap: Heap, s: Any, place: int) -> None:
+    """Join the heap; a new head has not been refused yet."""
+    s.head = insert(heap.nodes, s.head, place)
+    if s.head == place:
+        s.blocked = 0
+        s.retry = 0
+
+
+@kernel
 def _popped(machine: Machine, heap: Heap | None, s: Any) -> int:
     if heap is not None:  # noqa: SIM102
-        if s.discipline == PRIORITY:
-            return pop(machine, heap, s)
+        if s.discipline in (PRIORITY, LOOK_AHEAD):
+            place = int(s.head)
+            s.head = without_least(heap.nodes, place)
+            return place
     return pop_front(machine, s)
 
 
