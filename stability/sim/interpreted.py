@@ -110,6 +110,9 @@ class InterpretedRun(Run):
         # Its replica may lag behind where the router looks at none: steps that start before now come first.
         if not self.concurrency:
             self._advance_one(r, now_s)
+        if self.max_waiting is not None and len(self.servers[r].waiting) >= self.max_waiting:
+            _turn_away(self.machine, r, job.index)
+            return
         job.predicted_output_tokens = self.predictions.of(r, job.index)
         self._count_until(r, now_s)
         self.servers[r].enqueue(job, now_s)

@@ -14,6 +14,7 @@ import stability as stb
 from stability.model.engine import Scheduler
 from stability.policies import AMax, AMin, HindsightShortestFirst, Interval, Noisy, ShortestFirst, SortedF
 from stability.sim import engine, run
+from stability.sim.domain import INTERPRETED, limits_of
 from stability.sim.interpreted import InterpretedRun
 from stability.sim.kernels import forecast, pairing_heap
 from stability.sim.kernels.policies import NODE
@@ -249,3 +250,11 @@ def test_heap_gives_the_least_and_lets_any_go(moves: list[tuple[int, int]]) -> N
             heap = pairing_heap.insert(nodes, heap, place)
             inside.append((key, -place, place))
         assert heap == (min(inside)[2] if inside else NONE)
+
+
+@settings(max_examples=20)
+@given(case=cases(replicas=2), most=st.integers(1, 4))
+def test_a_bounded_queue_under_a_policy_without_a_kernel(case: tuple[stb.Fleet, stb.Workload], most: int) -> None:
+    fleet = under(SortedF(), case[0])
+    assert limits_of(fleet.pools[0].replica).discipline == INTERPRETED
+    assert_same(fleet, case[1], router="join_shortest_queue", max_waiting=most)
