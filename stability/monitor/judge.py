@@ -100,12 +100,11 @@ class Judge:
             self._queues = now.replicas
             self._begin()
         self._respread(now)
-        arrivals = now.arrivals if math.isfinite(now.arrivals) else 0.0
-        self._queue.update(now.waiting, arrivals)
+        self._queue.update(now.waiting, now.arrivals, now.preemptions if math.isfinite(now.preemptions) else 0.0)
         self._drift.update([now.running + now.waiting], [now.waiting])
         if self._over is not None and self._under is not None and math.isfinite(now.arrivals):
-            self._over.update(arrivals, now.elapsed_s)
-            self._under.update(arrivals, now.elapsed_s)
+            self._over.update(now.arrivals, now.elapsed_s)
+            self._under.update(now.arrivals, now.elapsed_s)
         self._decide(now, window_rate_per_s)
 
     def _respread(self, now: Reading) -> None:

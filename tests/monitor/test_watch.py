@@ -40,13 +40,18 @@ CAPACITY_PER_S = 5.28
 
 
 def now(time_s: float, waiting: float, arrivals: float = 10.0, **others: float) -> Reading:
-    values = {"running": 8.0, "kv_occupancy": math.nan, "completions": 1.0, "generated_tokens": math.nan} | others
+    values = {
+        "running": 8.0,
+        "preemptions": math.nan,
+        "kv_occupancy": math.nan,
+        "completions": 1.0,
+        "generated_tokens": math.nan,
+    } | others
     return Reading(
         time_s=time_s,
         elapsed_s=1.0,
         waiting=waiting,
         arrivals=arrivals,
-        preemptions=math.nan,
         ttft_mean_s=math.nan,
         restarted=False,
         **values,
@@ -143,6 +148,31 @@ def test_a_call_ends_with_the_queue_and_the_next_has_a_smaller_share() -> None:
     for second in range(11, 30):
         judge.update(now(second, 10.0 * (second - 10)), window_rate_per_s=10.0)
     assert judge.overloaded
+
+
+def test_unknown_arrivals_are_no_ground_for_a_call() -> None:
+    """Load 0.905 without a counter of ended requests: of growth alone the test knows nothing."""
+    calls = 0
+    for seed in range(20):
+        rng, judge, queue = np.random.default_rng(seed), Judge(), 0
+        for scrape in range(240):
+            for _ in range(40):
+                queue = queue + 1 if rng.random() < 0.475 else max(queue - 1, 0)
+            judge.update(now(5 * scrape, queue, arrivals=math.nan), window_rate_per_s=math.nan)
+        calls += judge.overloaded or judge.test != ""
+    assert calls == 0
+
+
+def test_evictions_are_told_to_the_queue_test() -> None:
+    """Sixty more wait after three seconds, one arrives a second: overload, unless 80 a second were evicted and most admitted again."""
+    calls = []
+    for evicted in (0.0, 80.0):
+        judge = Judge(dispersion=1.0)
+        for second in range(60):
+            scrape = dataclasses.replace(now(second, 20.0 * min(second, 3), arrivals=1), preemptions=evicted)
+            judge.update(scrape, window_rate_per_s=1.0)
+        calls.append(judge.overloaded)
+    assert calls == [True, False]
 
 
 def test_shares_of_all_beginnings_sum_to_alpha() -> None:
