@@ -159,6 +159,7 @@ class Watch:
             ended_s=last.time_s,
             alpha=self.alpha,
             dispersion=self.judge.dispersion,
+            arrival_dispersion=self.judge.arrival_dispersion,
             capacity_source=self.known.source if self.known else "",
             overloads=tuple(self.overloads),
             overflows=self._overflows,
