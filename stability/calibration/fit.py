@@ -92,7 +92,14 @@ def fit_law(observations: StepObservations, *, form: str = "auto", robust: bool 
         key=lambda candidate: (candidate.form.parameters, candidate.bic),
     )
     strata = observations.mixed_share == 0
-    found = estimate(chosen.design, observations.time_s, observations.weights, strata, robust=robust)
+    try:
+        found = estimate(chosen.design, observations.time_s, observations.weights, strata, robust=robust)
+    except np.linalg.LinAlgError:
+        time_s = observations.time_s
+        raise InputError(
+            f"times from {time_s.min():.3g} to {time_s.max():.3g} s leave no law by which to compare rows, must be of steps of "
+            "one engine. Correct units or drop rows."
+        ) from None
     information = {name: candidate.bic - least for name, candidate in best.items()}
     return _result(observations, chosen, found, level, information, reasons if form == "auto" else [])
 

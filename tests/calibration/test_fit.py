@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -261,6 +262,23 @@ def test_collinear_names_the_columns() -> None:
     x = np.arange(1.0, 11)
     assert collinear(np.column_stack([np.ones(10), x, 2 * x, x**2]), np.ones(10)) == [1, 2]
     assert collinear(np.column_stack([np.ones(10), x, x**2]), np.ones(10)) == []
+    both = np.column_stack([np.ones(10), x, 2 * x, x**2, 3 + 1e-9 * x**3])  # two combinations, one of them exact
+    assert collinear(both, np.ones(10)) == [0, 1, 2, 4]
+
+
+def test_times_without_any_scale_are_one_sentence() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        p, d, k = (np.floor(10 ** rng.uniform(0, most, 40)) for most in (8, 12, 17))
+        rows = st.StepObservations(
+            prefill_tokens=p,
+            decode_tokens=d,
+            kv_tokens=k,
+            time_s=10 ** rng.uniform(-12, 12, 40),
+            weights=rng.integers(0, 2, 40),
+        )
+        with suppress(st.InputError):
+            st.fit_law(rows, form="affine")
 
 
 def test_forms_are_named_simplest_first() -> None:
