@@ -232,8 +232,8 @@ def test_dispersion_of_arrivals_by_hand_and_by_chance() -> None:
 
 
 def test_batches_of_arrivals_raise_the_dispersion_and_are_not_called() -> None:
-    """Batches of 16 at load 0.9, admitted one by one: nothing but the counts tells of the batches."""
-    calls = 0
+    """Batches of 16 at load 0.9, admitted one by one: nothing but the counts tells of the batches, once there are enough of them."""
+    calls: list[int] = []
     for seed in range(20):
         rng, judge, queue = np.random.default_rng(seed), Judge(), 0
         for scrape in range(240):
@@ -241,11 +241,13 @@ def test_batches_of_arrivals_raise_the_dispersion_and_are_not_called() -> None:
             for joins in rng.random(36) < 0.9 / 16.9:
                 arrived += 16 * int(joins)
                 queue = queue + 16 if joins else max(queue - 1, 0)
+            before = judge.overloaded
             judge.update(now(5 * scrape, queue, arrivals=arrived), window_rate_per_s=math.nan)
-        calls += judge.test != ""
+            calls += [scrape] if judge.overloaded and not before else []
         assert judge.dispersion > 0.6 * (16 + 3) / 2
         assert 8 < judge.arrival_dispersion < 24
-    assert calls <= 1
+    assert len(calls) <= 1
+    assert all(scrape <= FEWEST_COUNTS for scrape in calls)
     stated_one = Judge(dispersion=1.0)
     stated_one.update(now(0, 0), window_rate_per_s=math.nan)
     assert math.isnan(stated_one.arrival_dispersion)
