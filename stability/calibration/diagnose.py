@@ -50,6 +50,14 @@ def _coefficients(fit: LawFit) -> list[str]:
             found.append(f"{item.label} comes out as 0 and may be up to {item.high:.3g} s")
         elif half > LOOSE * item.value:
             found.append(f"{item.label} is loosely known: {item.low:.3g} .. {item.high:.3g} s")
+    together = [item.label for item in known if item.name in ("per_token_s", "per_step_s")]
+    unseen = [
+        kind
+        for kind, (_, most) in (("prompt", fit.ranges["prefill_tokens"]), ("decode", fit.ranges["decode_tokens"]))
+        if most == 0
+    ]
+    if together and unseen:
+        found.append(f"no row holds {unseen[0]} tokens: {together[0]} prices them like the others, unseen")
     deviation = np.sqrt(np.maximum(np.diag(fit.covariance), 1e-300))
     correlation = fit.covariance / np.outer(deviation, deviation)
     for group in _groups(np.abs(correlation) > TOGETHER):

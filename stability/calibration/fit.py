@@ -75,10 +75,12 @@ def fit_law(observations: StepObservations, *, form: str = "auto", robust: bool 
     check_number("level", level, above=0, below=1)
     reasons: list[str] = []
     best: dict[str, _Candidate] = {}
+    simplest = True
     for name in FORMS if form == "auto" else (form,):
         tried = [_try(item, observations, robust, reasons) for item in forms(name, observations)]
         fitted = [candidate for candidate in tried if candidate is not None]
-        if form == "auto" and name == "affine_tied" and not fitted:
+        simplest, first = simplest and not tried, simplest and bool(tried)
+        if form == "auto" and first and not fitted:
             raise InputError(reasons[-1])  # what a plane cannot tell apart, a bend only seems to
         if fitted:
             best[name] = min(fitted, key=lambda candidate: candidate.bic)
@@ -90,7 +92,14 @@ def fit_law(observations: StepObservations, *, form: str = "auto", robust: bool 
         key=lambda candidate: (candidate.form.parameters, candidate.bic),
     )
     strata = observations.mixed_share == 0
-    found = estimate(chosen.design, observations.time_s, observations.weights, strata, robust=robust)
+    try:
+        found = estimate(chosen.design, observations.time_s, observations.weights, strata, robust=robust)
+    except np.linalg.LinAlgError:
+        time_s = observations.time_s
+        raise InputError(
+            f"times from {time_s.min():.3g} to {time_s.max():.3g} s leave no law by which to compare rows, must be of steps of "
+            "one engine. Correct units or drop rows."
+        ) from None
     information = {name: candidate.bic - least for name, candidate in best.items()}
     return _result(observations, chosen, found, level, information, reasons if form == "auto" else [])
 
@@ -128,6 +137,8 @@ def _try(form: Form, steps: StepObservations, robust: bool, reasons: list[str]) 
 
 
 def _unseen(form: str) -> str:
+    if form == "affine_tied":
+        return f"form {form!r} of steps without prompt or without decode tokens, must see both. Ask for 'affine'."
     if form.startswith("two_phase"):
         return f"form {form!r} of steps of one kind only, must see decode-only and mixed ones. Ask for 'affine'."
     return (

@@ -120,7 +120,15 @@ class Form:
 
 
 def forms(name: str, steps: StepObservations) -> Iterator[Form]:
-    """The forms of this name that can be fitted to `steps`: one for each bend, none where a phase was not seen."""
+    """The forms of this name that can be fitted to `steps`: one for each bend, none where a phase was not seen.
+
+    A tied form needs steps with prompt tokens and with decode tokens: of one kind only, it would price the other like it, unseen.
+    """
+    prompts, decodes = steps.prefill_tokens > 0, steps.decode_tokens > 0
+    if name == "two_phase_tied":
+        decodes &= steps.mixed_share > 0
+    if name.endswith("tied") and not (prompts.any() and decodes.any()):
+        return
     if name.startswith("affine"):
         yield Form(name=name)
     elif name.startswith("two_phase"):

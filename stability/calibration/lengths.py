@@ -7,7 +7,8 @@ distribution function of a family,
 
 the halves because lengths are the continuous variable rounded. Families of two parameters (lognormal, gamma, Weibull) are
 set against the piecewise law, which meets every bucket (F between bounds by a monotone cubic in the logarithm of the length, and
-tilted within the buckets to the measured mean where the sum of the lengths is known): the least BIC is taken. With many requests that is nearly always the piecewise law, rightly so; few call for a family.
+tilted within the buckets to the measured mean where the sum of the lengths is known): the least BIC is taken. A family whose
+likeliest law has a mean beyond `limit_tokens` before truncation is left out: the package has no such law. With many requests that is nearly always the piecewise law, rightly so; few call for a family.
 
 The likelihood-ratio statistic `2 sum n log(n/expected)` tests a family: chi-squared, as many degrees of freedom as buckets less three.
 What lies beyond the last finite bound nobody saw: a family extends to it by its own tail; the piecewise law puts it evenly in the
@@ -110,6 +111,10 @@ def fit_length(
             found = _family(name, merged_bounds, merged, limit_tokens)
         if found is not None:
             laws[name] = found
+    if not laws and len(merged) >= 2:
+        raise InputError(
+            f"no law of {', '.join(families)} meets the counts with a mean below the limit, must be one. Add 'piecewise'."
+        )
     if not laws:
         raise InputError(
             f"all {number.sum():.0f} requests are in one bucket, a family must have two at least. Add 'piecewise', or finer buckets."
@@ -242,8 +247,8 @@ def _distribution(name: str, parameters: FloatArray) -> Callable[[FloatArray], F
     return lambda x: np.asarray(-np.expm1(-((x / scale) ** shape)))
 
 
-def _family(name: str, bounds: FloatArray, counts: FloatArray, limit: int | None) -> tuple[Length, float, int]:
-    """The likeliest law of a family, its log likelihood and its parameters."""
+def _family(name: str, bounds: FloatArray, counts: FloatArray, limit: int | None) -> tuple[Length, float, int] | None:
+    """The likeliest law of a family, its log likelihood and its parameters; None if the package has no such law."""
     from scipy.optimize import minimize
 
     edges = (bounds if limit is None else np.minimum(bounds, float(limit))) + 0.5
@@ -272,19 +277,16 @@ def _family(name: str, bounds: FloatArray, counts: FloatArray, limit: int | None
     )
     scale, shape = (float(math.exp(value)) for value in best.x)
     law: Length
-    if name == "lognormal":
-        law = LogNormal.from_sigma(scale, min(shape, 10.0), limit=_above(scale * math.exp(shape**2 / 2), limit))
-    elif name == "gamma":
-        law = Gamma(scale, 1 / math.sqrt(shape), limit=_above(scale, limit))
-    else:
-        mean = scale * math.gamma(1 + 1 / shape)
-        law = Weibull(mean, min(max(shape, 0.1), 100.0), limit=_above(mean, limit))
+    try:
+        if name == "lognormal":
+            law = LogNormal.from_sigma(scale, min(shape, 10.0), limit=limit)
+        elif name == "gamma":
+            law = Gamma(scale, 1 / math.sqrt(shape), limit=limit)
+        else:
+            law = Weibull(scale * math.gamma(1 + 1 / shape), min(max(shape, 0.1), 100.0), limit=limit)
+    except (InputError, OverflowError):  # a mean beyond the limit before truncation, or beyond any number
+        return None
     return law, float(-best.fun * counts.sum()), 2
-
-
-def _above(mean: float, limit: int | None) -> int | None:
-    """The limit, where it is above the mean before truncation, as the families want it."""
-    return limit if limit is None or limit > mean else math.ceil(mean) + 1
 
 
 def _piecewise(

@@ -12,6 +12,9 @@ from ..errors import InputError
 COLUMNS = ("prefill_tokens", "decode_tokens", "kv_tokens", "prefill_context")
 """P, D, K and A of a step."""
 
+MOST = 1e18
+"""Largest value of a column: beyond any step, and its square is a number still."""
+
 
 @dataclass(frozen=True, init=False, eq=False)
 class StepObservations:
@@ -29,13 +32,13 @@ class StepObservations:
     kv_tokens : (n,) array_like, >= 0
         KV tokens read by the decoding requests, the new ones included (K).
     time_s : (n,) array_like, > 0
-        Time of the step, s.
+        Time of the step, s; between 1e-12 and 1e12.
     prefill_context : (n,) array_like, >= 0, optional
         Prefill attention work (A), tokens**2: the sum over prompt chunks of chunk * (past + chunk/2). Without it one
         chunk from an empty past is assumed, P**2/2.
     mixed_share : (n,) array_like in [0, 1], optional
         Share of the averaged steps that carried prompt tokens; without it 1 where P > 0, and 0 elsewhere.
-    weights : (n,) array_like, >= 0, optional
+    weights : (n,) array_like, >= 0, not all 0, optional
         How many steps a row stands for, up to a factor; equal without.
 
     Raises
@@ -117,11 +120,13 @@ class StepObservations:
 
 
 def _check(name: str, column: FloatArray) -> None:
-    rule, bad = ">= 0", ~(np.isfinite(column) & (column >= 0))
+    rule, bad = f">= 0, at most {MOST:g}", ~((column >= 0) & (column <= MOST))
     if name == "time_s":
-        rule, bad = "> 0", ~(np.isfinite(column) & (column > 0))
+        rule, bad = "> 0, from 1e-12 to 1e12 s", ~((column >= 1e-12) & (column <= 1e12))
     elif name == "mixed_share":
         rule, bad = "between 0 and 1", ~((column >= 0) & (column <= 1))
     if bad.any():
         at = int(np.argmax(bad))
         raise InputError(f"{name}[{at}] = {column[at]:.10g}, must be finite and {rule}. Correct or drop the row.")
+    if name == "weights" and len(column) and not column.any():
+        raise InputError("weights are all 0, must be > 0 somewhere. Leave them out to weigh all rows alike.")

@@ -85,7 +85,7 @@ def collinear(design: FloatArray, time_s: FloatArray) -> list[int]:
         return list(range(len(norms)))
     if values[-1] > COLLINEAR * values[0]:
         return []
-    null = np.abs(vectors[-1])
+    null = np.abs(vectors[values <= COLLINEAR * values[0]]).max(axis=0)
     return np.flatnonzero(null > 1e-3 * null.max()).tolist()
 
 

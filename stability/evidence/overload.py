@@ -6,9 +6,10 @@ any time, wealth is spread over all starting times with weights `g_j = 1/log2(j 
 over stakes; a mixture of supermartingales is one (Shin, Ramdas and Rinaldo, "E-detectors", arXiv 2203.03532). A sum
 over starting times is carried along in one number a stake, so an update takes constant time and memory.
 
-*From the queue* (`QueueTest`). Suppose that, given the past, the next event at the waiting line is an arrival with probability
+*From the queue* (`QueueTest`). Suppose that, given the past, the next event at the waiting line is one that joins it with probability
 at most 1/2 (as when arrivals and admissions are Poisson processes of rates lambda <= mu), and that the line may be empty
-as often as it likes. For a line that steps up or down by one and is reflected at zero,
+as often as it likes. Evicted requests join it again: an eviction is an event like an arrival, and the admission that follows another,
+though the line ends where it began. For a line that steps up or down by one and is reflected at zero,
 
     M = cosh(eta*Q_t) / cosh(eta*Q_j) / cosh(eta)**(events between)
 
@@ -80,8 +81,8 @@ class _Wealth:
 class QueueTest(_Wealth):
     """Does the waiting line grow as none does at load <= 1, but with probability `alpha` over a watch of any length?
 
-    Assumes that events at the line (arrivals, admissions) come one by one or in clumps of `dispersion`, and that given the past the
-    next is an arrival with probability at most 1/2. Reference and derivation: the module.
+    Assumes that events at the line (arrivals, evictions, admissions) come one by one or in clumps of `dispersion`, and that given the
+    past the next joins the line with probability at most 1/2. Reference and derivation: the module.
 
     Parameters
     ----------
@@ -116,21 +117,29 @@ class QueueTest(_Wealth):
         self.queues = check_integer("queues", queues, at_least=1)
         self._waiting = math.nan
 
-    def update(self, waiting: float, arrivals: float) -> None:
-        """Take the number `waiting` now and the `arrivals` since the last update (ignored in the first)."""
+    def update(self, waiting: float, arrivals: float, evicted: float = 0.0) -> None:
+        """Take the number `waiting` now, the `arrivals` and those `evicted` back into the line since the last update.
+
+        Both are ignored in the first update. NaN arrivals are unknown: nothing is at stake over that interval.
+        """
         waiting = check_number("waiting", waiting, at_least=0)
-        arrivals = check_number("arrivals", arrivals, at_least=0)
-        events = 0.0
-        if self._starts:
-            admitted = arrivals - (waiting - self._waiting)
-            events = arrivals + abs(admitted)  # a negative number: requests evicted back into the line
+        evicted = check_number("evicted", evicted, at_least=0)
+        unknown = math.isnan(arrivals)
+        joined = 0.0 if unknown else check_number("arrivals", arrivals, at_least=0) + evicted
+        price = _log_cosh(STAKES * waiting / self.dispersion)
+        value = self._value(waiting)
+        if self._starts and unknown:  # sold at the value before, bought again at the price now
+            steps = self._value(self._waiting) - price
+        elif self._starts:
+            admitted = joined - (waiting - self._waiting)  # negative only where gauges lag behind counters
+            steps = -(joined + abs(admitted)) / self.dispersion * _log_cosh(STAKES)
+        else:
+            steps = np.zeros_like(STAKES)
         self._waiting = waiting
-        level = STAKES * waiting / self.dispersion
-        self._move(
-            -events / self.dispersion * _log_cosh(STAKES),
-            self.queues * _log_cosh(level / self.queues),
-            _log_cosh(level),
-        )
+        self._move(steps, value, price)
+
+    def _value(self, waiting: float) -> FloatArray:
+        return self.queues * _log_cosh(STAKES * waiting / self.dispersion / self.queues)
 
 
 class RateTest(_Wealth):

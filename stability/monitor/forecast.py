@@ -67,8 +67,8 @@ def queue_drift(window: Sequence[Reading], dispersion: float) -> Drift:
     """Growth of the queue over a window in which it was never empty: its variance is dispersion times the events seen."""
     span, events = _span(window), 0.0
     for before, now in pairwise(window):
-        arrived = now.arrivals if math.isfinite(now.arrivals) else 0.0
-        events += arrived + abs(arrived - (now.waiting - before.waiting))
+        joined = sum(value for value in (now.arrivals, now.preemptions) if math.isfinite(value))
+        events += joined + abs(joined - (now.waiting - before.waiting))
     if not span > 0:
         return Drift()
     return _drift((window[-1].waiting - window[0].waiting) / span, math.sqrt(dispersion * events) / span)

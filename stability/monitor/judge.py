@@ -3,7 +3,7 @@
 `alpha` bounds the probability that overload is *ever* called while the load is at most 1, however long the watch and however
 often it is looked at. It is shared equally among the tests that run: the queue test and, with a known capacity, the arrival
 test (`evidence/overload.py`), both e-processes; and the drift test (`evidence/drift.py`), which spends its error over looks. After
-a call has ended, or when lengths tell another dispersion than assumed, tests begin anew; the k-th beginning gets 1/(k (k + 1))
+a call has ended, or when lengths or arrivals tell another dispersion than assumed, tests begin anew; the k-th beginning gets 1/(k (k + 1))
 of each share, which sums to the share.
 
 Several replicas behind one set of metrics are told to the queue test; the drift test takes their queues for one.
@@ -20,10 +20,14 @@ from .._result import Verdict
 from ..evidence.drift import StabilityTest
 from ..evidence.overload import QueueTest, RateTest
 from .capacity import KnownCapacity
+from .clumps import Clumps
 from .readings import Reading
 
-UNKNOWN_DISPERSION = 2.0
-"""Dispersion of the events at the queue until lengths are known: Poisson arrivals and demands of variation 1.7."""
+UNKNOWN_DEMAND_CV2 = 3.0
+"""Squared variation of the KV demand until lengths are known."""
+
+UNKNOWN_DISPERSION = (1.0 + UNKNOWN_DEMAND_CV2) / 2
+"""Dispersion of the events at the queue until lengths and arrivals are known: Poisson arrivals, and that demand."""
 
 
 class Judge:
@@ -34,7 +38,7 @@ class Judge:
     alpha, beta : float
         As in the module.
     dispersion : float >= 1, optional
-        Of the events at the queue; from the plan or the lengths if omitted.
+        Of the events at the queue; if omitted from the plan, else from the counts of arrivals and the lengths.
     known : KnownCapacity, optional
         Capacity by theory.
     """
@@ -51,6 +55,8 @@ class Judge:
         self._stated = dispersion
         self._fixed = dispersion if dispersion is not None else (known.dispersion if known else None)
         self.dispersion = self._fixed if self._fixed is not None else UNKNOWN_DISPERSION
+        self._seen = 1.0
+        self._clumps = Clumps()
         self._told = False
         self._queues = 1
         self.overloaded = False
@@ -89,7 +95,14 @@ class Judge:
     @property
     def _gaps(self) -> float:
         """Dispersion of the arrivals alone."""
+        if self._fixed is None:
+            return self._seen
         return self._stated or (self._known.arrival_dispersion if self._known else 1.0)
+
+    @property
+    def arrival_dispersion(self) -> float:
+        """Index of dispersion of the arrivals as counted; NaN from too few scrapes, or where dispersion is given."""
+        return math.nan if self._fixed is not None else self._clumps.dispersion
 
     def update(self, now: Reading, *, window_rate_per_s: float) -> None:
         """Take a scrape and the arrival rate over the last minute; then `verdict`, `reason` and `test` say what follows."""
@@ -100,22 +113,26 @@ class Judge:
             self._queues = now.replicas
             self._begin()
         self._respread(now)
-        arrivals = now.arrivals if math.isfinite(now.arrivals) else 0.0
-        self._queue.update(now.waiting, arrivals)
+        self._queue.update(now.waiting, now.arrivals, now.preemptions if math.isfinite(now.preemptions) else 0.0)
         self._drift.update([now.running + now.waiting], [now.waiting])
         if self._over is not None and self._under is not None and math.isfinite(now.arrivals):
-            self._over.update(arrivals, now.elapsed_s)
-            self._under.update(arrivals, now.elapsed_s)
+            self._over.update(now.arrivals, now.elapsed_s)
+            self._under.update(now.arrivals, now.elapsed_s)
         self._decide(now, window_rate_per_s)
 
     def _respread(self, now: Reading) -> None:
-        """Begin anew once the lengths tell the dispersion, and again if it turns out a quarter larger: a few times at most."""
-        if self._fixed is not None or self.overloaded or math.isnan(now.demand_cv2):
+        """Begin anew once the lengths tell the dispersion, and whenever it turns out a quarter larger: a few times at most."""
+        self._clumps.update(now.arrivals)
+        if self._fixed is not None or self.overloaded:
             return
-        wanted = max(1.0, (1 + now.demand_cv2) / 2)
-        if not self._told or wanted > 1.25 * self.dispersion:
-            self.dispersion = wanted
-            self._told = True
+        known = not math.isnan(now.demand_cv2)
+        counted = self._clumps.dispersion
+        arrivals = max(1.0, self._seen if math.isnan(counted) else counted)
+        wanted = max(1.0, (arrivals + (now.demand_cv2 if known else UNKNOWN_DEMAND_CV2)) / 2)
+        rises = wanted > 1.25 * self.dispersion or (self._known is not None and arrivals > 1.25 * self._seen)
+        if rises or (known and not self._told):
+            self.dispersion, self._seen = wanted, max(arrivals, self._seen)
+            self._told = self._told or known
             self._begin()
 
     def _decide(self, now: Reading, rate_per_s: float) -> None:

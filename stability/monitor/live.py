@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -11,10 +12,13 @@ from ..io.metrics.endpoint import Endpoint
 from ..io.metrics.samples import Samples
 from .readings import reading
 from .result import WatchPoint
-from .watch import Watch
+from .watch import Watch, uncounted_error
 
 MOST_FAILURES = 5
 """Scrapes in a row that may fail before the watch gives up."""
+
+MOST_UNCOUNTED = 12
+"""Scrapes in a row with requests, but without a counter of ended ones, before the watch gives up."""
 
 
 def live(
@@ -54,15 +58,17 @@ def live(
     Raises
     ------
     InputError
-        If the first scrape fails, or five in a row do.
+        If the first scrape fails, or five in a row do; if requests are there at twelve scrapes in a row, and no counter of
+        ended ones (SGLang shows it once a request has ended).
     """
     check_number("interval", interval_s, above=0)
     before: Samples | None = None
     begun = due = clock()
-    failures = 0
+    failures = uncounted = 0
     while True:
         try:
             now = endpoint.scrape(clock())
+            assemble(now, labels=labels)  # a page without the metrics is a scrape that failed
         except InputError as error:
             failures += 1
             if before is None or failures >= MOST_FAILURES:
@@ -71,6 +77,10 @@ def live(
         else:
             failures = 0
             series = assemble(_merged(before, now), labels=labels)
+            busy = series.running[-1] + series.waiting[-1] > 0
+            uncounted = uncounted + 1 if busy and math.isnan(series.finished[-1]) else 0
+            if uncounted >= MOST_UNCOUNTED:
+                raise uncounted_error(series)
             yield seen.update(reading(series, len(series) - 1))
             before = now
         due += interval_s

@@ -131,6 +131,9 @@ class WatchReport(Tabular):
         Probability that overload is ever called at load <= 1.
     dispersion : float
         Dispersion of the events at the queue that was assumed.
+    arrival_dispersion : float
+        Index of dispersion of the arrivals as counted, which `dispersion` allows for; NaN from fewer than 20 scrapes, or where
+        dispersion was stated or comes from a plan.
     capacity_source : str
         Where the capacity comes from; empty without a plan.
     overloads : tuple of Overload
@@ -161,6 +164,7 @@ class WatchReport(Tabular):
     overflows: tuple[Overflow, ...]
     points: tuple[WatchPoint, ...]
     notes: tuple[str, ...] = ()
+    arrival_dispersion: float = math.nan
 
     def __bool__(self) -> bool:
         raise no_truth("WatchReport")
@@ -198,10 +202,11 @@ class WatchReport(Tabular):
                     f"at {item.called_s - self.begun_s:.0f} s with {item.waiting:.0f} waiting, by the {item.test} test; {ended}",
                 )
             )
+        counted = f" (arrivals: {self.arrival_dispersion:.2g})" if math.isfinite(self.arrival_dispersion) else ""
         found.append(
             (
                 "false alarm",
-                f"<= {100 * self.alpha:g} % over the whole watch (dispersion {self.dispersion:.3g} assumed)",
+                f"<= {100 * self.alpha:g} % over the whole watch, if events come at most {self.dispersion:.3g} at a time{counted}",
             )
         )
         return found

@@ -159,6 +159,7 @@ class Watch:
             ended_s=last.time_s,
             alpha=self.alpha,
             dispersion=self.judge.dispersion,
+            arrival_dispersion=self.judge.arrival_dispersion,
             capacity_source=self.known.source if self.known else "",
             overloads=tuple(self.overloads),
             overflows=self._overflows,
@@ -276,10 +277,7 @@ def watch(
     """
     known = capacity if isinstance(capacity, KnownCapacity) or capacity is None else stated(capacity)
     if len(series) and math.isnan(series.finished[-1]):
-        raise InputError(
-            f"{series.source} has no counter of ended requests, must have one to know what arrives. Record "
-            f"{'vllm:request_success_total' if series.server == 'vllm' else 'sglang:num_requests_total'}, too."
-        )
+        raise uncounted_error(series)
     seen = Watch(
         series.source,
         alpha=alpha,
@@ -292,6 +290,14 @@ def watch(
         seen.update(now)
     seen.notes = series.notes
     return seen.report()
+
+
+def uncounted_error(series: MetricsSeries) -> InputError:
+    """Of metrics that do not count the requests that ended."""
+    return InputError(
+        f"{series.source} has no counter of ended requests, must have one to know what arrives. Record "
+        f"{'vllm:request_success_total' if series.server == 'vllm' else 'sglang:num_requests_total'}, too."
+    )
 
 
 def exit_code(report: WatchReport, *, fail_on: str = "overload") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -148,6 +149,39 @@ def test_prompt_and_decode_tokens_in_proportion_are_fitted_as_one() -> None:
     assert any("not tried" in text and "per_prefill_token_s" in text for text in fit.warnings)
 
 
+@pytest.mark.parametrize(("unseen", "kind"), [("per_prefill_token_s", "prompt"), ("per_decode_token_s", "decode")])
+def test_a_kind_of_token_that_no_row_holds_is_not_priced_like_the_other(unseen: str, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 128, 300)
+    context = tokens * rng.integers(100, 2000, 300) * (kind == "prompt")
+    p, d = (0 * tokens, tokens) if kind == "prompt" else (tokens, 0 * tokens)
+    time_s = (8e-3 + 2e-5 * tokens + 4e-8 * context) * np.exp(0.02 * rng.standard_normal(300))
+    rows = st.StepObservations(prefill_tokens=p, decode_tokens=d, kv_tokens=context, time_s=time_s)
+    fit = st.fit_law(rows)
+    assert fit.form == "affine"
+    assert {item.name: item.identified for item in fit.coefficients}[unseen] is False
+    assert any(f"{unseen} is not identified" in text for text in fit.warnings)
+    with pytest.raises(st.InputError, match=r"'affine_tied' of steps without prompt or .*Ask for 'affine'"):
+        st.fit_law(rows, form="affine_tied")
+    bent = rows.with_times(0.02 + 1e-4 * np.maximum(0, tokens - 64) + 4e-8 * context)
+    assert any(f"no row holds {kind} tokens: per_token_s" in text for text in st.fit_law(bent, form="hinge").warnings)
+
+
+def test_mixed_steps_without_decodes_leave_them_unpriced() -> None:
+    rows = steps(TWO, 400, noise=0.01)
+    decodes = np.where(rows.prefill_tokens > 0, 0, rows.decode_tokens)
+    apart = st.StepObservations(
+        prefill_tokens=rows.prefill_tokens,
+        decode_tokens=decodes,
+        kv_tokens=np.where(decodes > 0, rows.kv_tokens, 0),
+        time_s=rows.time_s,
+    )
+    with pytest.raises(st.InputError, match="two_phase_tied"):
+        st.fit_law(apart, form="two_phase_tied")
+    fit = st.fit_law(apart, form="two_phase")
+    assert any("mixed.per_decode_token_s is not identified" in text for text in fit.warnings)
+
+
 def test_nearly_the_same_context_is_flagged() -> None:
     rng = np.random.default_rng(1)
     d = rng.integers(1, 100, 400)
@@ -228,6 +262,23 @@ def test_collinear_names_the_columns() -> None:
     x = np.arange(1.0, 11)
     assert collinear(np.column_stack([np.ones(10), x, 2 * x, x**2]), np.ones(10)) == [1, 2]
     assert collinear(np.column_stack([np.ones(10), x, x**2]), np.ones(10)) == []
+    both = np.column_stack([np.ones(10), x, 2 * x, x**2, 3 + 1e-9 * x**3])  # two combinations, one of them exact
+    assert collinear(both, np.ones(10)) == [0, 1, 2, 4]
+
+
+def test_times_without_any_scale_are_one_sentence() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        p, d, k = (np.floor(10 ** rng.uniform(0, most, 40)) for most in (8, 12, 17))
+        rows = st.StepObservations(
+            prefill_tokens=p,
+            decode_tokens=d,
+            kv_tokens=k,
+            time_s=10 ** rng.uniform(-12, 12, 40),
+            weights=rng.integers(0, 2, 40),
+        )
+        with suppress(st.InputError):
+            st.fit_law(rows, form="affine")
 
 
 def test_forms_are_named_simplest_first() -> None:

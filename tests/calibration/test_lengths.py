@@ -87,6 +87,33 @@ def test_a_truncated_law_is_fitted_as_one() -> None:
     assert fit.mean_tokens == pytest.approx(law.mean, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "counts", "limit"),
+    [
+        ([64, 256, 512, 1024], [20, 30, 50, 400], 1024),
+        ([64, 256, 512, 1024, 2048, 4096], [2, 2, 2, 2, 2, 20], 4096),
+        ([64, 256, np.inf], [10, 1, 400], 4096),
+    ],
+)
+def test_lengths_piled_up_at_the_limit_stay_below_it(bounds: list[float], counts: list[float], limit: int) -> None:
+    """Most requests in the last bucket: the likeliest lognormal has its mean far beyond the limit before truncation."""
+    fit = st.fit_length(bounds, counts, limit_tokens=limit)
+    assert fit.law.max_tokens <= limit
+    assert fit.distance < 0.01
+    with pytest.raises(st.InputError, match="Add 'piecewise'"):
+        st.fit_length(bounds, counts, families=["lognormal"], limit_tokens=limit)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "counts"),
+    [([11, 15, 122, 220, 3039, 3729, 10254, np.inf], [0, 0, 1, 0, 1, 0, 0, 0]), ([10, 20, np.inf], [5, 1, 500])],
+)
+def test_tails_without_end_leave_the_piecewise_law(bounds: list[float], counts: list[float]) -> None:
+    fit = st.fit_length(bounds, counts)
+    assert np.isfinite(fit.mean_tokens)
+    assert fit.law.max_tokens <= 2 * bounds[-2]
+
+
 def test_a_family_that_does_not_fit_gives_way_and_is_rejected() -> None:
     counts = np.array([0, 0, 0, 0, 0, 4000, 0, 0, 0, 0, 6000, 0, 0, 0, 0, 0.0])
     assert st.fit_length(BOUNDS, counts).family == "piecewise"

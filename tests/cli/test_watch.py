@@ -34,6 +34,9 @@ class Server:
         self.requests = 0
         self.failing: set[int] = set()
         self.overloaded = True
+        self.pages: dict[int, str] = {}
+        """Pages shown instead, by request."""
+        self.counting = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,7 +44,10 @@ class Server:
                 number = outer.requests
                 outer.requests += 1
                 code = 503 if number in outer.failing else (404 if self.path != "/metrics" else 200)
-                body = page(number, overloaded=outer.overloaded).encode() if code == 200 else b""
+                text = outer.pages.get(number, page(number, overloaded=outer.overloaded))
+                if not outer.counting:
+                    text = "".join(line for line in text.splitlines(keepends=True) if "success" not in line)
+                body = text.encode() if code == 200 else b""
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -175,6 +181,28 @@ def test_a_server_that_stays_away_ends_the_watch(cli, server: Server, clock: Clo
     assert found.code == 2
     assert found.err.count("missed: ") == 4
     assert found.err.splitlines()[-1].startswith(f"error: {server.address}/metrics does not answer (HTTP 503)")
+
+
+@pytest.mark.parametrize("text", ["", "<html>maintenance</html>", "vllm:kv_cache_usage_perc 0.5\n", "up 1\n"])
+def test_a_page_without_the_metrics_is_missed(cli, server: Server, clock: Clock, text: str) -> None:
+    server.pages = {3: text, 4: text}
+    found = cli("watch", server.address, "--for", "30s")
+    assert found.code == 1
+    assert found.err.count("missed: ") == 2
+    server.requests, server.pages = 0, dict.fromkeys(range(2, 99), text)
+    assert cli("watch", server.address, "--for", "60s").code == 2
+    server.requests, server.pages = 0, {0: text}
+    assert cli("watch", server.address, "--for", "60s").code == 2
+
+
+def test_a_server_that_does_not_count_ended_requests_is_refused(cli, server: Server, clock: Clock) -> None:
+    """As a recording of it is; only SGLang shows the counter no sooner than a request has ended, so it is waited for."""
+    server.counting = False
+    found = cli("watch", server.address)
+    assert found.code == 2
+    assert "has no counter of ended requests" in found.err.splitlines()[-1]
+    assert "unstable" not in found.out.lower()
+    assert server.requests == 12
 
 
 def test_interruption_prints_what_was_seen(cli, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

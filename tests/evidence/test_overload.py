@@ -109,6 +109,58 @@ def test_false_alarms_at_load_one() -> None:
     assert calls <= int(binom.isf(1e-6, 100, 0.05))
 
 
+def evicting(seed: int, *, share: float, load: float = 1.0) -> list[tuple[float, float, float]]:
+    """(waiting, arrivals, evictions) by scrape: of those who join the line, `share` were evicted; event by event."""
+    rng = np.random.default_rng(seed)
+    found, queue = [], 0
+    for _ in range(150):
+        counts = [0, 0]
+        for _ in range(40):
+            if queue == 0 or rng.random() < load / (1 + load):
+                queue += 1
+                counts[int(rng.random() < share)] += 1
+            else:
+                queue -= 1
+        found.append((float(queue), float(counts[0]), float(counts[1])))
+    return found
+
+
+def test_false_alarms_with_evictions() -> None:
+    """At load 1, half of those who join evicted. Arrivals net of evictions make the same walks look like overload."""
+    calls = {True: 0, False: 0}
+    for counted in calls:
+        for seed in range(60):
+            test = QueueTest(alpha=0.05)
+            for waiting, arrived, evicted in evicting(seed, share=0.5):
+                test.update(waiting, arrived, evicted if counted else 0.0)
+            calls[counted] += test.rejected
+    assert calls[True] <= int(binom.isf(1e-6, 60, 0.05))
+    assert calls[False] > 30
+    test = QueueTest(alpha=0.05)
+    for waiting, arrived, evicted in evicting(0, share=0.5, load=1.5):
+        test.update(waiting, arrived, evicted)
+    assert test.rejected
+
+
+@given(some.lists(some.tuples(some.integers(0, 9), some.booleans()), min_size=2, max_size=8), some.integers(1, 4))
+def test_nothing_is_won_while_arrivals_are_unknown(steps: list[tuple[int, bool]], queues: int) -> None:
+    """Started once: wealth does not rise over an unknown interval, whatever the line does (one line: it stays)."""
+    test = QueueTest(queues=queues)
+    test.update(0, 0)
+    test.update(3, 3)
+    test._log_sum = np.full(len(STAKES), -1.0) - np.log(np.cosh(STAKES * 3))
+    for waiting, known in steps:
+        before = test._log_sum + test._value(test._waiting)
+        test.update(waiting, 5 if known else math.nan)
+        after = test._log_sum + test._value(waiting)
+        weight_now = math.log(weight(test._starts))
+        fresh = weight_now - np.log(np.cosh(STAKES * waiting)) + test._value(waiting)
+        if not known:
+            assert (after <= np.logaddexp(before, fresh) + 1e-9).all()
+            if queues == 1:
+                assert after == pytest.approx(np.logaddexp(before, weight_now), abs=1e-9)
+
+
 def test_false_alarms_of_the_rate_test() -> None:
     rng = np.random.default_rng(2)
     calls = 0

@@ -196,3 +196,23 @@ def test_the_examples_are_what_the_tool_writes(root: Path, tmp_path: Path) -> No
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True)
     for kind in ("steps", "benchmark", "lengths"):
         assert (tmp_path / f"{kind}.csv").read_text(encoding="utf-8") == example(kind).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("key", "values"), [("model_id", ("a", "b")), ("backend", ("vllm", "sglang"))])
+def test_results_of_several_deployments_are_refused(tmp_path: Path, key: str, values: tuple[str, str]) -> None:
+    runs = [{**RUN, key: value} for value in values]
+    together = write(tmp_path, json.dumps(runs), "mixed.json")
+    with pytest.raises(st.InputError, match=rf"{key} = '{values[1]}', must be '{values[0]}' .*one deployment"):
+        read_benchmark(together)
+    apart = [write(tmp_path, json.dumps(run), f"{k}.json") for k, run in enumerate(runs)]
+    with pytest.raises(st.InputError, match="one deployment"):
+        read_benchmark(apart)
+    chat = write(tmp_path, json.dumps([{**RUN, "backend": "openai"}, {**RUN, "backend": "openai-chat"}]), "chat.json")
+    assert len(read_benchmark(chat)[0]) == 2
+
+
+def test_more_in_flight_than_may_be_is_said(tmp_path: Path) -> None:
+    """RUN holds 7.2 on average."""
+    for limit, said in ((6.8, False), (6, True)):
+        path = write(tmp_path, json.dumps({**RUN, "max_concurrency": limit}), "over.json")
+        assert any("more than may be" in note for note in read_benchmark(path)[1]) is said

@@ -15,6 +15,7 @@ import stability as st
 from stability.errors import InputError
 from stability.io.metrics.writing import record_of, recording
 from stability.monitor.capacity import KnownCapacity, capacity_of, dispersion_of, stated
+from stability.monitor.clumps import FEWEST_COUNTS, Clumps
 from stability.monitor.forecast import overflow, queue_drift
 from stability.monitor.judge import UNKNOWN_DISPERSION, Judge
 from stability.monitor.readings import Reading, demand_cv2
@@ -40,13 +41,18 @@ CAPACITY_PER_S = 5.28
 
 
 def now(time_s: float, waiting: float, arrivals: float = 10.0, **others: float) -> Reading:
-    values = {"running": 8.0, "kv_occupancy": math.nan, "completions": 1.0, "generated_tokens": math.nan} | others
+    values = {
+        "running": 8.0,
+        "preemptions": math.nan,
+        "kv_occupancy": math.nan,
+        "completions": 1.0,
+        "generated_tokens": math.nan,
+    } | others
     return Reading(
         time_s=time_s,
         elapsed_s=1.0,
         waiting=waiting,
         arrivals=arrivals,
-        preemptions=math.nan,
         ttft_mean_s=math.nan,
         restarted=False,
         **values,
@@ -145,6 +151,31 @@ def test_a_call_ends_with_the_queue_and_the_next_has_a_smaller_share() -> None:
     assert judge.overloaded
 
 
+def test_unknown_arrivals_are_no_ground_for_a_call() -> None:
+    """Load 0.905 without a counter of ended requests: of growth alone the test knows nothing."""
+    calls = 0
+    for seed in range(20):
+        rng, judge, queue = np.random.default_rng(seed), Judge(), 0
+        for scrape in range(240):
+            for _ in range(40):
+                queue = queue + 1 if rng.random() < 0.475 else max(queue - 1, 0)
+            judge.update(now(5 * scrape, queue, arrivals=math.nan), window_rate_per_s=math.nan)
+        calls += judge.overloaded or judge.test != ""
+    assert calls == 0
+
+
+def test_evictions_are_told_to_the_queue_test() -> None:
+    """Sixty more wait after three seconds, one arrives a second: overload, unless 80 a second were evicted and most admitted again."""
+    calls = []
+    for evicted in (0.0, 80.0):
+        judge = Judge(dispersion=1.0)
+        for second in range(60):
+            scrape = dataclasses.replace(now(second, 20.0 * min(second, 3), arrivals=1), preemptions=evicted)
+            judge.update(scrape, window_rate_per_s=1.0)
+        calls.append(judge.overloaded)
+    assert calls == [True, False]
+
+
 def test_shares_of_all_beginnings_sum_to_alpha() -> None:
     judge = Judge(alpha=0.01, known=stated(5.0))
     total = 0.0
@@ -178,6 +209,56 @@ def test_lengths_tell_the_dispersion_once_known() -> None:
     fixed = Judge(dispersion=3.0)
     fixed.update(dataclasses.replace(now(0, 0), demand_cv2=9.0), window_rate_per_s=math.nan)
     assert fixed.dispersion == 3.0
+
+
+def test_dispersion_of_arrivals_by_hand_and_by_chance() -> None:
+    """Counts 0, 8, 0, 8, ...: each difference 8, half its square 32, mean 4: 8. A step of the rate adds one difference only."""
+    clumps = Clumps()
+    for scrape in range(FEWEST_COUNTS):
+        clumps.update(8.0 * (scrape % 2))
+    assert math.isnan(clumps.dispersion)
+    clumps.update(8.0 * (FEWEST_COUNTS % 2))
+    assert clumps.dispersion == pytest.approx(8.0)
+    stepped = Clumps()
+    for count in [*[10.0] * 100, *[20.0] * 100]:
+        stepped.update(count)
+    assert stepped.dispersion == pytest.approx(50 / (99 * 10 + 15 + 99 * 20))
+    rng = np.random.default_rng(0)
+    for batch in (1, 16):
+        drawn = Clumps()
+        for count in batch * rng.poisson(5, 2000):
+            drawn.update(float(count))
+        assert drawn.dispersion == pytest.approx(batch, rel=6 * math.sqrt(3 / 2000))
+
+
+def test_batches_of_arrivals_raise_the_dispersion_and_are_not_called() -> None:
+    """Batches of 16 at load 0.9, admitted one by one: nothing but the counts tells of the batches, once there are enough of them."""
+    calls: list[int] = []
+    for seed in range(20):
+        rng, judge, queue = np.random.default_rng(seed), Judge(), 0
+        for scrape in range(240):
+            arrived = 0
+            for joins in rng.random(36) < 0.9 / 16.9:
+                arrived += 16 * int(joins)
+                queue = queue + 16 if joins else max(queue - 1, 0)
+            before = judge.overloaded
+            judge.update(now(5 * scrape, queue, arrivals=arrived), window_rate_per_s=math.nan)
+            calls += [scrape] if judge.overloaded and not before else []
+        assert judge.dispersion > 0.6 * (16 + 3) / 2
+        assert 8 < judge.arrival_dispersion < 24
+    assert len(calls) <= 1
+    assert all(scrape <= FEWEST_COUNTS for scrape in calls)
+    stated_one = Judge(dispersion=1.0)
+    stated_one.update(now(0, 0), window_rate_per_s=math.nan)
+    assert math.isnan(stated_one.arrival_dispersion)
+
+
+def test_batches_are_told_to_the_arrival_test_of_a_stated_capacity() -> None:
+    judge = Judge(known=stated(5.0))
+    for scrape in range(60):
+        judge.update(now(scrape, 0, arrivals=8.0 * (scrape % 2)), window_rate_per_s=4.0)
+    assert judge._over.dispersion == pytest.approx(8.0, rel=0.1)
+    assert judge.test == ""
 
 
 def test_spread_of_the_demand_by_hand() -> None:

@@ -38,6 +38,9 @@ DEPLOYMENT = (
 DRAINED = 0.8
 """Mean in flight over the limit below which a run was mostly filling or draining."""
 
+OVERFULL = 1.1
+"""Mean in flight over the limit above which the numbers of a run contradict each other."""
+
 
 def read_benchmark(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, where: Sequence[tuple[str, str]] = ()
@@ -70,10 +73,13 @@ def read_benchmark(
     files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     rows: list[tuple[float, float, float, float, float]] = []
     notes: list[str] = []
+    seen: dict[str, tuple[str, str]] = {}
     for path in files:
         name = os.fspath(path)
         if name.endswith((".json", ".jsonl")):
-            rows += [_vllm(f"{name}{place}", record, notes) for place, record in _records(name)]
+            for place, record in _records(name):
+                _same_deployment(f"{name}{place}", record, seen)
+                rows.append(_vllm(f"{name}{place}", record, notes))
         else:
             rows += _csv(path, where)
     if not rows:
@@ -139,6 +145,20 @@ def _records(name: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def _same_deployment(place: str, record: dict[str, Any], seen: dict[str, tuple[str, str]]) -> None:
+    """Refuse a result of another model or engine than one before; the chat endpoint is the same engine."""
+    engine = record.get("backend") or record.get("endpoint_type")
+    for key, value in (("model_id", record.get("model_id")), ("backend", engine)):
+        if not isinstance(value, str):
+            continue
+        text = value.removesuffix("-chat")
+        before, where = seen.setdefault(key, (text, place))
+        if before != text:
+            raise InputError(
+                f"{place}: {key} = {text!r}, must be {before!r} as at {where}: one law is of one deployment. Fit them apart."
+            )
+
+
 def _vllm(place: str, record: dict[str, Any], notes: list[str]) -> tuple[float, float, float, float, float]:
     completed = _number(place, record, "completed", above=0)
     prompt = _number(place, record, "total_input_tokens", above=0) / completed
@@ -164,6 +184,10 @@ def _vllm(place: str, record: dict[str, Any], notes: list[str]) -> tuple[float, 
     if mean < DRAINED * limit:
         notes.append(
             f"{place}: {mean:.3g} in flight on average of {limit:g}: the run was mostly filling or draining; send more prompts"
+        )
+    if mean > OVERFULL * limit:
+        notes.append(
+            f"{place}: {mean:.3g} in flight on average of {limit:g}, more than may be: duration, times and lengths contradict it"
         )
     return limit, prompt, output, tpot, ttft
 
