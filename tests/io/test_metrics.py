@@ -14,7 +14,7 @@ import pytest
 import stability as st
 from stability.errors import InputError
 from stability.io.metrics.assemble import mended_counter
-from stability.io.metrics.writing import ServerRecord, record_of, recording
+from stability.io.metrics.writing import ServerRecord, record_of, recording, scrapes
 from validation.real_runs import RUNS
 from validation.watch import real_record, through_file
 
@@ -344,3 +344,55 @@ def test_steps_that_cannot_be_told(tmp_path: Path) -> None:
     bare = replace(series, kv_capacity_tokens=1000.0, histograms={})
     with pytest.raises(InputError, match="neither iteration_tokens_total nor"):
         st.step_means(bare)
+
+
+def test_a_range_query_finer_than_the_scrapes_gives_the_same_steps(tmp_path: Path, simulated: ServerRecord) -> None:
+    """Each scrape shown three times, 5 s apart, as a query with a third of the interval answers."""
+    pages = [(15.0 * k, text) for k, (_, text) in enumerate(list(scrapes(simulated))[::3])]
+    held = [(time_s + 5.0 * k, text) for time_s, text in pages for k in range(3)]
+    plain, fine = (
+        st.step_means(st.read_metrics(saved(tmp_path, "".join(f"# scrape {time_s}\n{text}" for time_s, text in rows))))
+        for rows in (pages, held)
+    )
+    assert len(plain) > 15
+    for name in ("prefill_tokens", "decode_tokens", "kv_tokens", "time_s", "weights"):
+        assert getattr(fine, name) == pytest.approx(getattr(plain, name), rel=1e-12)
+    assert "joined with the next" in fine.notes[0]
+
+
+def test_prompt_tokens_found_in_the_prefix_cache_are_not_computed(tmp_path: Path) -> None:
+    """10 000 prompt tokens of which 9 000 were cached, over 100 steps: 10 computed in each."""
+    text = (
+        "vllm:num_requests_running 8\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.5\n"
+        'vllm:cache_config_info{{block_size="16",num_gpu_blocks="100"}} 1\nvllm:prompt_tokens_total {0}\n'
+        "vllm:prefix_cache_hits_total {1}\nvllm:generation_tokens_total {2}\n"
+        'vllm:iteration_tokens_total_bucket{{le="+Inf"}} {3}\n'
+    )
+    pages = text.format(0, 0, 0, 0) + text.format(0, 4000, 800, 100) + text.format(10_000, 9000, 1600, 200)
+    steps = st.step_means(st.read_metrics(saved(tmp_path, pages), interval_s=2))
+    assert steps.prefill_tokens.tolist() == [0, 10]  # hits are counted first: nothing negative, and nothing lost
+    assert steps.notes == ("9000 prompt tokens found in the prefix cache left out of the steps",)
+
+
+def sglang_pages(*, realtime: bool) -> str:
+    """8 running, 50 steps/s, 2 s apart; the requests' tokens are counted when they end, in the second interval."""
+    text = (
+        "sglang:num_running_reqs 8\nsglang:num_queue_reqs 0\nsglang:token_usage 0.5\nsglang:max_total_num_tokens 1600\n"
+        "sglang:prompt_tokens_total {0}\nsglang:generation_tokens_total {1}\n"
+        'sglang:inter_token_latency_seconds_bucket{{le="+Inf"}} {2}\nsglang:inter_token_latency_seconds_sum {3}\n'
+    )
+    if realtime:
+        text += 'sglang:realtime_tokens_total{{mode="prefill_compute"}} {4}\nsglang:realtime_tokens_total{{mode="decode"}} {2}\n'
+    rows = ((0, 0, 0, 0.0, 0), (0, 0, 800, 16.0, 400), (5000, 4000, 1600, 32.0, 800))
+    return "".join(text.format(*row) for row in rows)
+
+
+def test_sglang_steps_follow_from_what_moves_with_the_steps(tmp_path: Path) -> None:
+    steps = st.step_means(st.read_metrics(saved(tmp_path, sglang_pages(realtime=True)), interval_s=2))
+    assert steps.weights.tolist() == [100, 100]
+    assert steps.time_s == pytest.approx([0.02, 0.02])
+    assert steps.decode_tokens.tolist() == [8, 8]
+    assert steps.prefill_tokens.tolist() == [4, 4]
+    series = st.read_metrics(saved(tmp_path, sglang_pages(realtime=False)), interval_s=2)
+    with pytest.raises(InputError, match="no sglang:realtime_tokens_total"):
+        st.step_means(series)

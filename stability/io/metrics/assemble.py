@@ -40,7 +40,7 @@ def assemble(samples: Samples, *, labels: Mapping[str, str] | None = None) -> Me
             if histogram is not None:
                 histograms[quantity.name] = histogram
         elif quantity.kind == "counter":
-            columns[quantity.name], fell = table.counter(name)
+            columns[quantity.name], fell = table.counter(name, quantity.label)
             restarted |= fell
         else:
             columns[quantity.name] = table.gauge(name, mean=quantity.kind == "share")
@@ -49,6 +49,10 @@ def assemble(samples: Samples, *, labels: Mapping[str, str] | None = None) -> Me
         columns["waiting"] = columns["waiting"] + np.nan_to_num(columns["swapped"])
     if "aborted" in columns and "finished" in columns:
         columns["finished"] = columns["finished"] + columns["aborted"]
+    if server == "vllm" and "prompt_tokens" in columns:
+        # Hits are counted when a prompt is scheduled, its tokens when it is done: what is taken off too early comes back.
+        hits = np.nan_to_num(columns.get("prefix_hits_tokens", np.zeros(len(axis))))
+        columns["prefill_tokens"] = np.fmax.accumulate(columns["prompt_tokens"] - hits)
     # A scrape that shows neither gauge is none: of a server that was away, or of another one.
     rows = ~(np.isnan(columns["running"]) | np.isnan(columns["waiting"]))
     restarted = _carried(restarted, rows)
@@ -84,9 +88,10 @@ class _Table:
         for key in keys:
             self.by_name.setdefault(key[0], []).append(key)
 
-    def columns(self, name: str) -> FloatArray:
-        """Every series of a metric, shape (label sets, n)."""
-        return np.array([self.samples.column(key, self.axis) for key in self.by_name[name]])
+    def columns(self, name: str, label: tuple[str, str] | None = None) -> FloatArray:
+        """Every series of a metric (with `label`), shape (label sets, n)."""
+        keys = [key for key in self.by_name[name] if label is None or label in key[1]]
+        return np.array([self.samples.column(key, self.axis) for key in keys])
 
     def gauge(self, name: str, *, mean: bool) -> FloatArray:
         values = self.columns(name)
@@ -96,12 +101,15 @@ class _Table:
         found: FloatArray = np.where(count > 0, total / np.maximum(count, 1) if mean else total, math.nan)
         return found
 
-    def counter(self, name: str) -> tuple[FloatArray, BoolArray]:
-        """Sum over label sets, each mended, and where one fell."""
+    def counter(self, name: str, label: tuple[str, str] | None = None) -> tuple[FloatArray, BoolArray]:
+        """Sum over label sets (those with `label`), each mended, and where one fell."""
         total = np.zeros(len(self.axis))
         fell = np.zeros(len(self.axis), dtype=np.bool_)
-        shown = ~np.isnan(self.columns(name)).all(axis=0)
-        for values in self.columns(name):
+        columns = self.columns(name, label)
+        if not len(columns):
+            return np.full(len(self.axis), math.nan), fell
+        shown = ~np.isnan(columns).all(axis=0)
+        for values in columns:
             mended, falls = mended_counter(values)
             total += mended
             fell |= falls
