@@ -131,5 +131,5 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def example(kind: str) -> Path:
-    """The bundled measurements of a kind (steps, benchmark or lengths): synthetic, of a known law."""
-    return Path(__file__).parent / "examples" / f"{kind}.csv"
+    """The bundled measurements of a kind (steps, benchmark, lengths or metrics): synthetic, of a known law."""
+    return Path(__file__).parent / "examples" / f"{kind}.{'prom.gz' if kind == 'metrics' else 'csv'}"
