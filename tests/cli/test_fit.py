@@ -158,7 +158,9 @@ def test_the_bundled_metrics_give_law_lengths_rate_and_a_plan(cli) -> None:
     (asked,) = plan.workload.classes
     assert asked.lengths.prompt_mean_tokens == pytest.approx(700, rel=0.02)
     assert asked.lengths.output_mean_tokens == pytest.approx(300, rel=0.02)
-    assert answer["rate_per_s"] == pytest.approx(answer["lengths"]["prompt"]["requests"] / 2400, rel=0.02)  # nothing piles up
+    assert answer["rate_per_s"] == pytest.approx(
+        answer["lengths"]["prompt"]["requests"] / 2400, rel=0.02
+    )  # nothing piles up
     text = cli("fit", "metrics")
     assert text.code == 0
     assert answer["plan"].rstrip() in text.out

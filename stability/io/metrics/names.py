@@ -84,6 +84,9 @@ CACHE_CONFIG = "vllm_cache_config_info"
 REPLICA_LABELS = ("instance", "pod", "model_name", "engine", "engine_index", "dp_rank")
 """Labels that tell one engine from another."""
 
+TARGET_LABELS = ("instance", "pod")
+"""Labels that Prometheus gives to what it scrapes: all series of one share their stamps."""
+
 RANK_LABELS = ("tp_rank", "pp_rank")
 """SGLang labels the ranks of one engine; where several report, the first speaks for all."""
 

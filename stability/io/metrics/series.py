@@ -166,7 +166,7 @@ class MetricsSeries(Tabular):
     @property
     def span_s(self) -> float:
         """Time from the first scrape to the last, s."""
-        return float(self.time_s[-1] - self.time_s[0])
+        return float(self.time_s[-1] - self.time_s[0]) if len(self) else 0.0
 
     @property
     def arrivals(self) -> FloatArray:
