@@ -65,7 +65,9 @@ def assemble(samples: Samples, *, labels: Mapping[str, str] | None = None) -> Me
         )
     restarted = _carried(restarted, rows)
     blank = np.full(len(axis), math.nan)
-    notes = () if rows.all() else (f"{int((~rows).sum())} scrapes without running and waiting requests left out",)
+    notes: tuple[str, ...] = (
+        () if rows.all() else (f"{int((~rows).sum())} scrapes without running and waiting requests left out",)
+    )
     if carry_s:
         notes += ("replicas were scraped at different times: between its scrapes each keeps its last values",)
     return MetricsSeries(
