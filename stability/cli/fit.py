@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +210,11 @@ def _fit_lengths(path: str, limit: int | None) -> LengthsFit:
 
 def _is_histogram(path: str) -> bool:
     try:
-        with Path(path).open(encoding="utf-8-sig") as lines:
-            return "le_tokens" in next((line for line in lines if not line.startswith("#")), "").casefold()
-    except (OSError, UnicodeDecodeError):
+        with Path(path).open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            with io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="utf-8-sig") as lines:
+                return "le_tokens" in next((line for line in lines if not line.startswith("#")), "").casefold()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return False  # the trace reader says what is wrong
 
 

@@ -177,3 +177,9 @@ def test_metrics_with_a_plan_and_an_interval(cli, tmp_path: Path) -> None:
     assert found.code == 0
     assert found.json["capacity"]["verdict"] == "stable"
     assert found.json["law"]["law"] == cli("fit", "metrics", "--json").json["law"]["law"]
+
+
+def test_packed_histograms(cli, tmp_path: Path) -> None:
+    packed = tmp_path / "lengths.csv.gz"
+    packed.write_bytes(gzip.compress(example("lengths").read_bytes()))
+    assert cli("fit", "lengths", packed, "--json").json["prompt"] == cli("fit", "lengths", "--json").json["prompt"]

@@ -14,6 +14,7 @@ import pytest
 import stability as st
 from stability.errors import InputError
 from stability.io.metrics.assemble import mended_counter
+from stability.io.metrics.endpoint import is_address
 from stability.io.metrics.writing import ServerRecord, record_of, recording, scrapes
 from validation.real_runs import RUNS
 from validation.watch import real_record, through_file
@@ -161,6 +162,7 @@ def test_answer_to_a_range_query(tmp_path: Path) -> None:
         ),
         (json.dumps(matrix([{"metric": {}, "values": []}])), "without __name__"),
         (json.dumps(matrix([{"metric": {"__name__": NEW["running"]}, "values": [[1, "x"]]}])), "must be"),
+        (json.dumps(matrix([{"metric": {"__name__": NEW["running"]}, "values": None}])), "values = None of vllm:"),
         (json.dumps(matrix([])), "no metric of vLLM"),
     ],
 )
@@ -480,3 +482,24 @@ def test_values_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
 def test_a_series_without_rows_has_a_repr(tmp_path: Path) -> None:
     series = st.read_metrics(saved(tmp_path, page(NEW, 4, 0, 10)), interval_s=2)
     assert "0 scrapes over 0 s" in repr(replace(series, time_s=np.empty(0)))
+
+
+def test_a_damaged_archive_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "".join(f"# scrape {k}\n{page(NEW, k, k, 3 * k)}" for k in range(50))
+    packed = bytearray(gzip.compress(text.encode()))
+    packed[60] ^= 0xFF
+    packed[70] ^= 0x55
+    file = tmp_path / "recording.prom.gz"
+    file.write_bytes(packed)
+    with pytest.raises(InputError, match=r"recording.prom.gz cannot be read .* must be text"):
+        st.read_metrics(file)
+    file.write_text(text, encoding="utf-8-sig")
+    assert len(st.read_metrics(file)) == 50
+    file.write_text(json.dumps(matrix([])), encoding="utf-8-sig")
+    with pytest.raises(InputError, match="no metric of vLLM"):
+        st.read_metrics(file)
+
+
+def test_addresses_in_any_case() -> None:
+    assert is_address("HTTP://host:8000")
+    assert not is_address("https.prom")

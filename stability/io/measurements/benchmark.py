@@ -72,7 +72,7 @@ def read_benchmark(
     notes: list[str] = []
     for path in files:
         name = os.fspath(path)
-        if name.endswith((".json", ".jsonl")):
+        if name.casefold().removesuffix(".gz").endswith((".json", ".jsonl")):
             rows += [_vllm(f"{name}{place}", record, notes) for place, record in _records(name)]
         else:
             rows += _csv(path, where)
