@@ -65,7 +65,7 @@ class CsvTable:
         try:
             yield from reader
         except csv.Error as error:
-            raise self.error(reader.line_num + 1, f"no CSV ({error}), must be. Correct the file.") from None
+            raise self.error(reader.line_num, f"no CSV ({error}), must be. Correct the file.") from None
 
     def error(self, line: int, text: str) -> InputError:
         """The error for what is wrong in one line."""
