@@ -52,23 +52,15 @@ series
 # ## The step-time law
 #
 # Between two scrapes, counters give the mean step: prompt tokens, decodes, KV in use, time. Prefill attention cannot be told from a mean and is left out.
-# Non-negative robust least squares do the rest.
+# Non-negative robust least squares do the rest. Its intervals do not hold the error of the means themselves, and are too short; a warning says so.
+# On the command line: `stability fit metrics recording.prom`.
 
 # %%
-means = st.step_means(series)
-observed = st.StepObservations(
-    prefill_tokens=means.prefill_tokens,
-    decode_tokens=means.decode_tokens,
-    kv_tokens=means.kv_tokens,
-    time_s=means.time_s,
-    prefill_context=np.zeros(len(means)),
-    mixed_share=np.clip(means.prefill_tokens, 0.0, 1.0),
-    weights=means.weights,
-)
-law = st.fit_law(observed, form="affine")
-law
+fit = st.fit_metrics(series, form="affine", limit_tokens=8000)
+print(fit.summary())
 
 # %%
+law = fit.law
 law.law
 
 # %%
@@ -80,11 +72,7 @@ _ = law.plot()
 # Histograms censor lengths into buckets; maximum likelihood takes that into account.
 
 # %%
-fits = {}
-for kind in ("prompt", "output"):
-    histogram = series.histograms[f"{kind}_lengths"]
-    fits[kind] = st.fit_length(histogram.bounds, histogram.counts[-1], limit_tokens=8000)
-_ = fits["prompt"].plot()
+_ = fit.lengths.prompt.plot()
 
 # %% [markdown]
 # ## The capacity, with what is uncertain
@@ -92,7 +80,7 @@ _ = fits["prompt"].plot()
 # The law's uncertainty goes all the way to the verdict.
 
 # %%
-fitted = st.lengths.Independent(prompt=fits["prompt"].law, output=fits["output"].law)
+fitted = st.lengths.Independent(prompt=fit.lengths.prompt.law, output=fit.lengths.output.law)
 found = st.fitted_capacity(real, st.Workload.poisson(0.9 * capacity, fitted), fit=law)
 found
 
@@ -115,7 +103,7 @@ report
 # What goes into a plan file:
 
 # %%
-print(law.plan_snippet())
+print(fit.plan_snippet())
 
 # %%
 assert abs(found.capacity_per_s / capacity - 1) < 0.1

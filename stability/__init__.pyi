@@ -48,9 +48,11 @@ from .errors import PlanSyntaxError as PlanSyntaxError
 from .errors import StabilityError as StabilityError
 from .io.deferred import example_plan as example_plan
 from .io.deferred import read_plan as read_plan
+from .io.metrics import MetricsFit as MetricsFit
 from .io.metrics import MetricsHistogram as MetricsHistogram
 from .io.metrics import MetricsSeries as MetricsSeries
 from .io.metrics import StepMeans as StepMeans
+from .io.metrics import fit_metrics as fit_metrics
 from .io.metrics import read_metrics as read_metrics
 from .io.metrics import step_means as step_means
 from .io.traces import read_trace as read_trace

@@ -291,6 +291,7 @@ def direct_series(record: ServerRecord) -> st.MetricsSeries:
         generated_tokens=record.generated_tokens,
         prefix_queries_tokens=blank,
         prefix_hits_tokens=blank,
+        prefill_tokens=blank,
         restarted=np.zeros(len(record.time_s), dtype=np.bool_),
         kv_capacity_tokens=math.nan,
         histograms=histograms,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._result import Verdict, text_table
-from ..errors import InputError
+from ..errors import InputError, check_number
+from ..units import seconds
 from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text
 from .picture import picture_option, save_picture
 
@@ -16,8 +20,10 @@ if TYPE_CHECKING:
     from ..calibration.capacity import FittedCapacity
     from ..calibration.law_fit import LawFit
     from ..calibration.length_fit import LengthsFit
+    from ..io.metrics import MetricsFit
 
-KINDS = ("steps", "benchmark", "lengths")
+KINDS = ("steps", "benchmark", "lengths", "metrics")
+NOT_OF_METRICS = {"host_text": "--host", "where": "--where", "budget": "--budget"}
 CODES = {Verdict.STABLE: 0, Verdict.UNSTABLE: 1, Verdict.UNDETERMINED: 3}
 
 
@@ -31,6 +37,10 @@ def _where(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
     return found
 
 
+def _time(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
+    return None if value is None else check_number(parameter.opts[0], seconds(parameter.opts[0], value), above=0)
+
+
 @click.command(
     cls=Command,
     examples=(
@@ -42,6 +52,8 @@ def _where(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
         ("stability fit benchmark points.csv --where gpu=h100_sxm --where backend=vllm", "one deployment of many"),
         ("stability fit lengths", "the bundled histograms"),
         ("stability fit lengths requests.csv --json", "a request trace, for scripts"),
+        ("stability fit metrics", "a bundled recording: a law, lengths, the rate, and the plan of them"),
+        ("stability fit metrics recording.prom", "your server's metrics, recorded as for `stability watch`"),
         ("stability fit --plot residuals.png", "and a picture"),
     ),
     exit_codes=(
@@ -67,10 +79,15 @@ def _where(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...
 )
 @click.option("--budget", type=click.IntRange(1), default=8192, show_default=True, help="Token budget of a benchmark.")
 @click.option("--limit", type=click.IntRange(1), metavar="TOKENS", help="Longest length the engine accepts.")
+@click.option(
+    "--interval", "interval_s", callback=_time, metavar="TIME", help="Between scrapes of metrics that tell no time."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws behind the interval.")
 @picture_option("Draw the residuals, or the lengths, into this file.")
 @json_option
+@click.pass_context
 def fit(
+    ctx: click.Context,
     kind: str,
     files: tuple[str, ...],
     form: str,
@@ -82,14 +99,16 @@ def fit(
     where: list[tuple[str, str]],
     budget: int,
     limit: int | None,
+    interval_s: float | None,
     seed: int,
     plot: Path | None,
     as_json: bool,
 ) -> int:
-    """A step-time law from measured steps or benchmark points, or length distributions from a trace or histogram.
+    """A step-time law from measured steps or benchmark points, length distributions from a trace or histogram, or both from metrics.
 
-    KIND is steps, benchmark or lengths. FILES are CSV (their columns: docs, page Calibration); for benchmark also the JSON of
-    `vllm bench serve`; for lengths one request trace or one histogram. Without FILES the bundled example runs.
+    KIND is steps, benchmark, lengths or metrics. FILES are CSV (their columns: docs, page Calibration); for benchmark also the
+    JSON of `vllm bench serve`; for lengths one request trace or one histogram; for metrics one recording of vLLM's or SGLang's
+    (docs, page Watching a server). Without FILES the bundled example runs.
     """
     from ..io.measurements import example
 
@@ -97,13 +116,20 @@ def fit(
         raise InputError(f"{len(files)} files for {kind}, must be one. Join them, or fit them one by one.")
     if pool is not None and plan is None:
         raise InputError("--pool without --plan, must have one: it names a pool of the plan. Add --plan PLAN.")
+    if interval_s is not None and kind != "metrics":
+        raise InputError(f"--interval with {kind}, must be with metrics. Leave it out.")
     paths = files or (str(example(kind)),)
     name = EXAMPLE if not files else ", ".join(files)
     if kind == "lengths":
         if plan is not None:
             raise InputError("--plan with lengths, must be with a law. Paste the lengths into the plan, then check it.")
         return _lengths(name, _fit_lengths(paths[0], limit), plot, as_json)
-    found, notes = _fit_law(kind, paths, form, not squares, level, where, budget, host_text)
+    metrics = None
+    if kind == "metrics":
+        metrics = _fit_metrics(ctx, paths[0], form, not squares, level, limit, interval_s)
+        found, notes = metrics.law, metrics.notes
+    else:
+        found, notes = _fit_law(kind, paths, form, not squares, level, where, budget, host_text)
     capacity = None
     if plan is not None:
         from ..calibration.capacity import fitted_capacity
@@ -112,7 +138,10 @@ def fit(
         capacity = fitted_capacity(loaded.fleet, loaded.workload, fit=found, pool=pool, rng=seed)
     if plot is not None:
         save_picture(found.plot(), plot)
-    _show(name, found, capacity, notes, as_json)
+    if metrics is not None:
+        _show_metrics(name, metrics, capacity, as_json)
+    else:
+        _show(name, found, capacity, notes, as_json)
     return 0 if capacity is None else CODES[capacity.verdict]
 
 
@@ -129,7 +158,6 @@ def _fit_law(
     from ..calibration.benchmark import loop_observations
     from ..calibration.fit import fit_law
     from ..io.measurements import read_benchmark, read_steps
-    from ..units import seconds
 
     notes: tuple[str, ...] = ()
     if kind == "steps":
@@ -140,6 +168,27 @@ def _fit_law(
     if host_text is not None:
         steps = steps.with_times(steps.time_s + seconds("--host", host_text))
     return fit_law(steps, form=form, robust=robust, level=level), notes
+
+
+def _fit_metrics(
+    ctx: click.Context,
+    path: str,
+    form: str,
+    robust: bool,
+    level: float,
+    limit: int | None,
+    interval_s: float | None,
+) -> MetricsFit:
+    from ..io.metrics import fit_metrics, read_metrics
+
+    for parameter, option in NOT_OF_METRICS.items():
+        if ctx.get_parameter_source(parameter) is not click.core.ParameterSource.DEFAULT:
+            raise InputError(
+                f"{option} with metrics, must be with another kind: a server's steps hold it already. Leave it out."
+            )
+    return fit_metrics(
+        read_metrics(path, interval_s=interval_s), form=form, robust=robust, level=level, limit_tokens=limit
+    )
 
 
 def _fit_lengths(path: str, limit: int | None) -> LengthsFit:
@@ -161,9 +210,11 @@ def _fit_lengths(path: str, limit: int | None) -> LengthsFit:
 
 def _is_histogram(path: str) -> bool:
     try:
-        with Path(path).open(encoding="utf-8-sig") as lines:
-            return "le_tokens" in next((line for line in lines if not line.startswith("#")), "").casefold()
-    except (OSError, UnicodeDecodeError):
+        with Path(path).open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            with io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="utf-8-sig") as lines:
+                return "le_tokens" in next((line for line in lines if not line.startswith("#")), "").casefold()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return False  # the trace reader says what is wrong
 
 
@@ -186,8 +237,23 @@ def _show(name: str, found: LawFit, capacity: FittedCapacity | None, notes: tupl
         return
     parts = [name, found.summary(), *(f"! {note}" for note in notes)]
     parts.append(f"for a pool of a plan\n\n{found.plan_snippet().rstrip()}")
-    if capacity is not None:
-        parts.append(text_table(capacity.rows()))
-        beyond = capacity.warnings[len(found.warnings) :]
-        parts += [f"! {text}" for text in beyond]
-    print_text("\n\n".join(parts))
+    print_text("\n\n".join([*parts, *_capacity(found, capacity)]))
+
+
+def _show_metrics(name: str, found: MetricsFit, capacity: FittedCapacity | None, as_json: bool) -> None:
+    if as_json:
+        answer: dict[str, Any] = {"file": name, **found.to_dict()}
+        print_json(answer if capacity is None else {**answer, "capacity": capacity.to_dict()})
+        return
+    complete = (
+        "a plan, but for the engine's settings" if found.workload_snippet() else "for a plan; its workload is not known"
+    )
+    parts = [name, found.summary(), f"{complete}\n\n{found.plan_snippet().rstrip()}"]
+    print_text("\n\n".join([*parts, *_capacity(found.law, capacity)]))
+
+
+def _capacity(found: LawFit, capacity: FittedCapacity | None) -> list[str]:
+    """What the fit makes of a plan's capacity, for people."""
+    if capacity is None:
+        return []
+    return [text_table(capacity.rows()), *(f"! {text}" for text in capacity.warnings[len(found.warnings) :])]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from stability.io.measurements import example
 from stability.io.plan import plan_from_text
 
 from .plans import HEADER, SMALL
@@ -123,6 +125,12 @@ def test_pictures(cli, tmp_path: Path) -> None:
         (("benchmark", "--where", "gpu"), "--where = 'gpu', must be COLUMN=VALUE"),
         (("steps", "none.csv"), "none.csv does not exist, must be a file"),
         (("lengths", "none.csv"), "none.csv does not exist, must be a trace file"),
+        (("metrics", "none.prom"), "none.prom does not exist, must be a file or folder"),
+        (("metrics", "a.prom", "b.prom"), "2 files for metrics, must be one"),
+        (("metrics", "--host", "2ms"), "--host with metrics, must be with another kind"),
+        (("metrics", "--budget", "8192"), "--budget with metrics, must be"),
+        (("metrics", "--where", "gpu=x"), "--where with metrics, must be"),
+        (("steps", "--interval", "5s"), "--interval with steps, must be with metrics"),
         (("--level", "2"), "level = 2.0, must be"),
         (("--plot", "x.doc"), "must end in one of"),
         (("sizes",), "'sizes' is not one of"),
@@ -138,3 +146,40 @@ def test_bad_files_name_their_line(cli, tmp_path: Path) -> None:
     assert cli("fit", "steps", path).error().startswith(f"{path}:3: time_ms = 'x', must be")
     path.write_text(STEPS + "".join(f"0,{i},{100 * i},{10 + i}\n" for i in range(1, 20)))
     assert "cannot tell" in cli("fit", "steps", path).error()
+
+
+def test_the_bundled_metrics_give_law_lengths_rate_and_a_plan(cli) -> None:
+    """Drawn from 12 ms and 0.1 ms a prompt token, lognormal lengths of means 700 and 300 (tools/record_example.py)."""
+    answer = cli("fit", "metrics", "--json").json
+    assert answer["schema"] == "stability/metrics-fit/1"
+    assert answer["law"]["law"]["base_s"] == pytest.approx(0.012, rel=0.02)
+    assert answer["law"]["law"]["per_prefill_token_s"] == pytest.approx(1e-4, rel=0.05)
+    plan = plan_from_text(answer["plan"])
+    (asked,) = plan.workload.classes
+    assert asked.lengths.prompt_mean_tokens == pytest.approx(700, rel=0.02)
+    assert asked.lengths.output_mean_tokens == pytest.approx(300, rel=0.02)
+    assert answer["rate_per_s"] == pytest.approx(
+        answer["lengths"]["prompt"]["requests"] / 2400, rel=0.02
+    )  # nothing piles up
+    text = cli("fit", "metrics")
+    assert text.code == 0
+    assert answer["plan"].rstrip() in text.out
+    assert "the rows are means between scrapes" in text.out
+
+
+def test_metrics_with_a_plan_and_an_interval(cli, tmp_path: Path) -> None:
+    plan, recording = tmp_path / "plan.yaml", tmp_path / "recording.prom"
+    plan.write_text(SMALL)
+    text = gzip.decompress(example("metrics").read_bytes()).decode()
+    recording.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("# scrape")))
+    assert "--interval" in cli("fit", "metrics", recording).error()
+    found = cli("fit", "metrics", recording, "--interval", "30s", "--plan", plan, "--json")
+    assert found.code == 0
+    assert found.json["capacity"]["verdict"] == "stable"
+    assert found.json["law"]["law"] == cli("fit", "metrics", "--json").json["law"]["law"]
+
+
+def test_packed_histograms(cli, tmp_path: Path) -> None:
+    packed = tmp_path / "lengths.csv.gz"
+    packed.write_bytes(gzip.compress(example("lengths").read_bytes()))
+    assert cli("fit", "lengths", packed, "--json").json["prompt"] == cli("fit", "lengths", "--json").json["prompt"]

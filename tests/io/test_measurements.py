@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -216,3 +217,33 @@ def test_more_in_flight_than_may_be_is_said(tmp_path: Path) -> None:
     for limit, said in ((6.8, False), (6, True)):
         path = write(tmp_path, json.dumps({**RUN, "max_concurrency": limit}), "over.json")
         assert any("more than may be" in note for note in read_benchmark(path)[1]) is said
+
+
+def test_packed_files_are_unpacked(tmp_path: Path) -> None:
+    packed = tmp_path / "steps.csv.gz"
+    packed.write_bytes(gzip.compress((STEPS + "0,4,800,12.5\n").encode()))
+    assert read_steps(packed).time_s.tolist() == [0.0125]
+    histograms = tmp_path / "lengths.csv.gz"
+    histograms.write_bytes(gzip.compress(example("lengths").read_bytes()))
+    assert read_histograms(histograms)["prompt"].counts.sum() == 2000
+    run = tmp_path / "run.JSON.gz"
+    run.write_bytes(gzip.compress(json.dumps(RUN).encode()))
+    assert read_benchmark(run)[0].in_flight.tolist() == [8]
+    for broken in (packed.read_bytes()[:30], packed.read_bytes()[:-12] + bytes(12)):
+        packed.write_bytes(broken)
+        with pytest.raises(st.InputError) as raised:
+            read_steps(packed)
+        assert "cannot be unpacked" in one_sentence(str(raised.value))
+
+
+def test_endings_in_capitals_and_lines_that_end_with_cr(tmp_path: Path) -> None:
+    assert read_benchmark(write(tmp_path, json.dumps(RUN), "RUN.JSON"))[0].in_flight.tolist() == [8]
+    path = tmp_path / "mac.csv"
+    path.write_bytes((STEPS + "0,4,800,12.5\n").replace("\n", "\r").encode())
+    assert read_steps(path).time_s.tolist() == [0.0125]
+
+
+def test_a_field_without_an_end(tmp_path: Path) -> None:
+    with pytest.raises(st.InputError) as raised:
+        read_steps(write(tmp_path, STEPS + "0,1,2," + "9" * 140_000 + "\n"))
+    assert ":2: no CSV (field larger than" in one_sentence(str(raised.value))

@@ -76,7 +76,7 @@ def read_benchmark(
     seen: dict[str, tuple[str, str]] = {}
     for path in files:
         name = os.fspath(path)
-        if name.endswith((".json", ".jsonl")):
+        if name.casefold().removesuffix(".gz").endswith((".json", ".jsonl")):
             for place, record in _records(name):
                 _same_deployment(f"{name}{place}", record, seen)
                 rows.append(_vllm(f"{name}{place}", record, notes))

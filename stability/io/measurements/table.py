@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..._types import FloatArray
 from ...errors import InputError
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
+GZIP = b"\x1f\x8b"
+"""How a gzipped file begins."""
 
 
 class CsvTable:
@@ -26,11 +35,11 @@ class CsvTable:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
-        reader = csv.reader(io.StringIO(read_text(path)))
+        reader = csv.reader(io.StringIO(read_text(path), newline=None))  # any line ends, CR alone too
         self.header: list[str] = []
         self.rows: list[list[str]] = []
         self.lines: list[int] = []
-        for row in reader:
+        for row in self._rows(reader):
             if not any(field.strip() for field in row) or row[0].lstrip().startswith("#"):
                 continue
             fields = [field.strip() for field in row]
@@ -51,6 +60,12 @@ class CsvTable:
             self.lines.append(reader.line_num)
         if not self.rows:
             raise InputError(f"{self.name} holds no rows, must hold a header and at least one row. Check the file.")
+
+    def _rows(self, reader: CsvReader) -> Iterator[list[str]]:
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise self.error(reader.line_num, f"no CSV ({error}), must be. Correct the file.") from None
 
     def error(self, line: int, text: str) -> InputError:
         """The error for what is wrong in one line."""
@@ -111,10 +126,15 @@ class CsvTable:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file, or an `InputError` in one sentence."""
+    """The text of a file, plain or gzipped, or an `InputError` in one sentence."""
     name = os.fspath(path)
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        data = Path(path).read_bytes()
+        return (gzip.decompress(data) if data[:2] == GZIP else data).decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{name} cannot be unpacked ({error}), must be text, plain or gzipped. Check the file."
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{name} does not exist, must be a file of measurements. Check the path.") from None
     except IsADirectoryError:
@@ -131,5 +151,5 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def example(kind: str) -> Path:
-    """The bundled measurements of a kind (steps, benchmark or lengths): synthetic, of a known law."""
-    return Path(__file__).parent / "examples" / f"{kind}.csv"
+    """The bundled measurements of a kind (steps, benchmark, lengths or metrics): synthetic, of a known law."""
+    return Path(__file__).parent / "examples" / f"{kind}.{'prom.gz' if kind == 'metrics' else 'csv'}"

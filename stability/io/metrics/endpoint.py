@@ -17,7 +17,7 @@ MOST_BYTES = 64 << 20
 
 def is_address(target: str) -> bool:
     """Whether a target is an http(s) address rather than a file."""
-    return target.startswith(("http://", "https://"))
+    return target.casefold().startswith(("http://", "https://"))
 
 
 class Endpoint:

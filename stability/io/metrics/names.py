@@ -10,8 +10,8 @@ Sources:
   `time_per_output_token_seconds` that of `inter_token_latency_seconds`; for some releases both are exposed.
 - vLLM V0: vllm/engine/metrics.py of release 0.5 to 0.8, https://docs.vllm.ai/en/v0.8.5/serving/metrics.html.
 - SGLang: python/sglang/srt/metrics/collector.py (`SchedulerMetricsCollector`, `TokenizerMetricsCollector`) and
-  https://docs.sglang.io/references/production_metrics.html. It counts tokens when a request ends, not as they are generated,
-  and exposes lengths with `--collect-tokens-histogram` only. `time_per_output_token_seconds` was dropped for
+  https://docs.sglang.io/references/production_metrics.html. It counts tokens when a request ends, not as they are generated
+  (newer releases: also as they are, `realtime_tokens_total`), and exposes lengths with `--collect-tokens-histogram` only. `time_per_output_token_seconds` was dropped for
   `inter_token_latency_seconds`.
 """
 
@@ -32,12 +32,15 @@ class Quantity:
         "gauge" (summed over engines), "share" (averaged over engines), "counter" or "histogram".
     vllm, sglang : tuple of str
         Spellings without the engine's prefix, the current one first.
+    label : tuple of (str, str), optional
+        Label and value of the series that count, where one metric holds several quantities.
     """
 
     name: str
     kind: str
     vllm: tuple[str, ...] = ()
     sglang: tuple[str, ...] = ()
+    label: tuple[str, str] | None = None
 
 
 QUANTITIES: tuple[Quantity, ...] = (
@@ -59,6 +62,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         ("prefix_cache_hits_total", "gpu_prefix_cache_hits_total"),
         ("cached_tokens_total",),
     ),
+    Quantity("prefill_tokens", "counter", (), ("realtime_tokens_total",), label=("mode", "prefill_compute")),
     Quantity("prompt_lengths", "histogram", ("request_prompt_tokens",), ("prompt_tokens_histogram",)),
     Quantity("output_lengths", "histogram", ("request_generation_tokens",), ("generation_tokens_histogram",)),
     Quantity("iteration_tokens", "histogram", ("iteration_tokens_total",)),
@@ -79,6 +83,9 @@ CACHE_CONFIG = "vllm_cache_config_info"
 
 REPLICA_LABELS = ("instance", "pod", "model_name", "engine", "engine_index", "dp_rank")
 """Labels that tell one engine from another."""
+
+TARGET_LABELS = ("instance", "pod")
+"""Labels that Prometheus gives to what it scrapes: all series of one share their stamps."""
 
 RANK_LABELS = ("tp_rank", "pp_rank")
 """SGLang labels the ranks of one engine; where several report, the first speaks for all."""

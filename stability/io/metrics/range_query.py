@@ -69,7 +69,12 @@ def _add(samples: Samples, entry: Any) -> None:
     if not wanted(name):
         return
     labels = labels_of((str(key), str(value)) for key, value in metric.items() if key != "__name__")
-    for pair in entry.get("values", ()):
+    values = entry.get("values", ())
+    if not isinstance(values, list | tuple):
+        raise InputError(
+            f'{samples.where}: values = {values!r:.60} of {name}, must be a list of [time, "value"]. Save it anew.'
+        )
+    for pair in values:
         try:
             time_s, value = float(pair[0]), float(pair[1])
         except (TypeError, ValueError, IndexError, KeyError):

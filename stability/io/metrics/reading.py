@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def _add_file(samples: Samples, file: Path, interval_s: float | None, scrapes: i
         data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        text = data.decode("utf-8")
-    except (OSError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}), must be text, plain or gzipped. Check the file.") from None
     if text.lstrip()[:1] in ("{", "[") and not text.lstrip().startswith("{__name__"):
         add_range_query(samples, text)

@@ -46,11 +46,14 @@ class Samples:
         self.series.setdefault((name, labels), {})[time_s] = value
         self.times.add(time_s)
 
-    def axis(self) -> FloatArray:
-        """The times, in order, s."""
-        return np.array(sorted(self.times), dtype=np.float64)
-
-    def column(self, key: Key, axis: FloatArray) -> FloatArray:
-        """A series on the axis, NaN where it has no sample."""
+    def column(self, key: Key, axis: FloatArray, *, carry_s: float = 0.0) -> FloatArray:
+        """A series on the axis, NaN where it has no sample and none within `carry_s` (s) before."""
         values = self.series[key]
-        return np.array([values.get(float(t), math.nan) for t in axis], dtype=np.float64)
+        if carry_s <= 0:
+            return np.array([values.get(float(t), math.nan) for t in axis], dtype=np.float64)
+        stamps = np.array(sorted(values))
+        shown = np.array([values[float(t)] for t in stamps], dtype=np.float64)
+        last = np.searchsorted(stamps, axis, side="right") - 1
+        here = (last >= 0) & (axis - stamps[np.maximum(last, 0)] <= carry_s)
+        found: FloatArray = np.where(here, shown[last], math.nan)
+        return found

@@ -28,6 +28,7 @@ COLUMNS = (
     "generated_tokens",
     "prefix_queries_tokens",
     "prefix_hits_tokens",
+    "prefill_tokens",
 )
 """Columns of a `MetricsSeries` besides time, in the order of its frame."""
 
@@ -113,9 +114,11 @@ class MetricsSeries(Tabular):
     preemptions : float
         Evictions.
     prompt_tokens, generated_tokens : float
-        Tokens of prompts computed and of outputs.
+        Tokens of prompts, those found in the prefix cache included, and of outputs. SGLang counts both when a request ends.
     prefix_queries_tokens, prefix_hits_tokens : float
         Prompt tokens looked up in the prefix cache, and found.
+    prefill_tokens : float
+        Prompt tokens computed: vLLM's prompt tokens less those found in the prefix cache, SGLang's realtime counter.
     restarted : bool
         Whether some counter fell since the scrape before: the server restarted.
     kv_capacity_tokens : float
@@ -147,6 +150,7 @@ class MetricsSeries(Tabular):
     generated_tokens: FloatArray
     prefix_queries_tokens: FloatArray
     prefix_hits_tokens: FloatArray
+    prefill_tokens: FloatArray
     restarted: BoolArray
     kv_capacity_tokens: float
     histograms: Mapping[str, MetricsHistogram] = field(default_factory=dict)
@@ -162,7 +166,7 @@ class MetricsSeries(Tabular):
     @property
     def span_s(self) -> float:
         """Time from the first scrape to the last, s."""
-        return float(self.time_s[-1] - self.time_s[0])
+        return float(self.time_s[-1] - self.time_s[0]) if len(self) else 0.0
 
     @property
     def arrivals(self) -> FloatArray:
