@@ -83,8 +83,6 @@ REASONS = {
     "than the token budget can evict each other before any is prefilled, and the rate collapses to what is called stable here.",
     "its capacity is an estimate": "A chunk gate admits prompts that do not fit as a whole; the eviction theory is for gates that "
     "look at the whole prompt.",
-    "over a finite time only": "The scheduler comes from a publication that bounds overflow over a finite time, not the rate at "
-    "which it is stable for ever.",
     "what balanced routing reaches beyond": "Workers behind a barrier wait for the slowest. Below the first rate they are stable "
     "however requests are routed; how much more a router that balances gains is not proved.",
 }
@@ -182,6 +180,6 @@ def _policies() -> Iterator[Entry]:
 
 def _docstring(value: type) -> str:
     """What stands before the first section, without roles."""
-    text = (inspect.getdoc(value) or "").split("\nParameters\n")[0].split("\nAttributes\n")[0]
+    text = re.split(r"\n[A-Z][^\n]*\n-{3,}\n", inspect.getdoc(value) or "")[0]
     text = re.sub(r":\w+:`([^`]+)`", r"\1", text)
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n") if part.strip())

@@ -74,7 +74,7 @@ def _pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckR
         "loads",
         f"Load of each resource{when}",
         f"1 is capacity. {loads}.{more}",
-        lambda ax: legend_below(load_bars([(pool.name, pool.loads) for pool in shown], ax)),
+        lambda ax: load_bars([(pool.name, pool.loads) for pool in shown], ax),
         1.4 + 0.75 * len(shown),
     )
     yield _drawn(

@@ -39,12 +39,23 @@ def test_an_example_is_printed_by_name(cli, name: str) -> None:
     assert cli("schema", "--example", name).out == example_text(name)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"), [("schema --example chat", "chat"), ("size --example", "sizing"), ("sweep --example", "sweep")]
+)
+def test_an_example_as_json(cli, command: str, name: str) -> None:
+    found = cli(*command.split(), "--json").json
+    assert (found["schema"], found["name"]) == ("stability/example/1", name)
+    assert found["text"] == cli(*command.split()).out
+
+
 def test_lists_and_unknown_names(cli) -> None:
     assert cli("schema", "--list", "--json").json["examples"] == examples()
     assert "long-context   Documents" in cli("schema", "--list").out
     assert cli("schema", "--example").out == example_text("chat")
     assert "unknown example plan 'code2'. Did you mean code" in cli("schema", "--example", "code2").error()
     assert "unknown example plan" in cli("schema", "--example", "../examples/chat").error()
+    assert f"Known: {', '.join(examples())}." in cli("schema", "--example", "nope").error()
+    assert "must be one of them" in cli("schema", "--list", "--example", "chat").error()
     assert cli("schema").json == json_schema()
 
 
