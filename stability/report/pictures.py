@@ -58,7 +58,7 @@ def pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckRe
 
 
 def _pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckResult) -> Iterator[Picture]:
-    from ..plots.rates import capacity_line, kv_curve, latency_curve, legend_below, lever_bars
+    from ..plots.rates import capacity_line, kv_curve, latency_curve, lever_bars
     from ..plots.report import load_bars
 
     report = result.report

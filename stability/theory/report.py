@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._extras import needs
-from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, small, text_table
 from .prefix_report import PrefixReport
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ class StabilityReport:
             p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool
         )
         where = " at capacity" if self.load >= 1 and not warm else ""
+        of = f" (pool {self.binding_pool})" if len(self.pools) > 1 else ""
+        where += of
         found = [
             ("verdict", str(self.verdict)),
             ("because", self.reason),
@@ -193,7 +195,7 @@ class StabilityReport:
             ("inter-token latency", seconds(self.itl_s) + where),
             ("KV occupancy", percent(self.kv_occupancy) + where),
             ("running per replica", f"{self.running_mean:.4g}" + where),
-            ("evictions per request", f"{self.evictions_per_request:.3g} when memory is full"),
+            ("evictions per request", f"{small(self.evictions_per_request)} when memory is full{of}"),
         ]
         found += self._prefix_rows()
         if self.peak is not None:

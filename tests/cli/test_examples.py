@@ -59,6 +59,31 @@ def test_lists_and_unknown_names(cli) -> None:
     assert cli("schema").json == json_schema()
 
 
+@pytest.mark.parametrize("command", ["route", "region", "ramp", "tune", "compare-schedulers", "simulate"])
+def test_commands_that_know_no_stages_name_one_that_does(cli, tmp_path, command: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("disaggregated"))
+    message = cli(command, path).error()
+    assert "`stability check`" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("command", ["route", "region", "ramp", "tune"])
+def test_commands_that_know_no_sessions_name_one_that_does(cli, tmp_path, command: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("sessions"))
+    assert "`stability check`" in cli(command, path).error()
+
+
+def test_figures_of_one_pool_name_it(cli, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("gpu-types"))
+    rows = dict(re.findall(r"^(\S.*?) {2,}(.+)$", cli("check", path).out, re.MULTILINE))
+    assert rows["inter-token latency"].endswith("(pool h100)")  # the one that binds
+    assert rows["target ITL"].endswith("(pool a100)")  # the slowest
+    assert rows["time to first token"].endswith("(pool a100)")
+
+
 def test_a_disaggregated_plan(cli, tmp_path) -> None:
     path = tmp_path / "plan.yaml"
     text = example_text("disaggregated")
