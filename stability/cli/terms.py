@@ -83,6 +83,10 @@ REASONS = {
     "than the token budget can evict each other before any is prefilled, and the rate collapses to what is called stable here.",
     "its capacity is an estimate": "A chunk gate admits prompts that do not fit as a whole; the eviction theory is for gates that "
     "look at the whole prompt.",
+    "memory suffices with probability": "Nested WAIT is stable while its memory suffices; its publication bounds the chance that it "
+    "does not over a stated time, not for ever.",
+    "two equilibria": "At this rate a warm prefix cache carries the load, and so does a backlog that has taken the cache stay: which "
+    "of the two a fleet is in depends on its past. Below the cold capacity every backlog drains. `stability prefix` shows both.",
     "what balanced routing reaches beyond": "Workers behind a barrier wait for the slowest. Below the first rate they are stable "
     "however requests are routed; how much more a router that balances gains is not proved.",
 }

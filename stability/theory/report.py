@@ -88,6 +88,12 @@ class PoolReport(Described):
     def __repr__(self) -> str:
         return f"PoolReport({self.name!r}, {self.verdict}, load {self.load:.3f}, bottleneck {self.bottleneck})"
 
+    def why_compute(self) -> str:
+        """Why the bottleneck is compute, with the resource that is full before it if there is one."""
+        fullest = max(self.loads, key=lambda name: self.loads[name])
+        first = f"{fullest} is full first, but " if self.loads[fullest] > self.loads["compute"] * (1 + 1e-9) else ""
+        return f"{first}lifting every limit gains less than 10 %"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StabilityReport:
@@ -242,7 +248,8 @@ class StabilityReport:
         return text
 
     def _bottleneck(self) -> str:
-        why = " (lifting every limit gains less than 10 %)" if self.bottleneck == "compute" else ""
+        pool = next(item for item in self.pools if item.name == self.binding_pool)
+        why = f" ({pool.why_compute()})" if self.bottleneck == "compute" else ""
         return self.bottleneck + why + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")
 
     @staticmethod

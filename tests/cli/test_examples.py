@@ -75,6 +75,12 @@ def test_commands_that_know_no_sessions_name_one_that_does(cli, tmp_path, comman
     assert "`stability check`" in cli(command, path).error()
 
 
+def test_compute_says_what_is_full_before_it(cli, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("long-context"))
+    assert "compute (kv_memory is full first, but lifting every limit gains less than 10 %)" in cli("check", path).out
+
+
 def test_figures_of_one_pool_name_it(cli, tmp_path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(example_text("gpu-types"))
