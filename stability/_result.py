@@ -149,11 +149,18 @@ def seconds(value: float | None) -> str:
     """A duration for people."""
     if value is None or not np.isfinite(value):
         return "-"
+    if abs(value) < 1e-12:
+        return "0 s"
     if value < 1e-3:
         return f"{value * 1e6:.3g} us"
     if value < 1:
         return f"{value * 1e3:.3g} ms"
     return f"{value:.4g} s"
+
+
+def small(value: float) -> str:
+    """A count or a chance for people: figures below a millionth mean nothing but "hardly ever"."""
+    return f"{value:.3g}" if value == 0 or abs(value) >= 1e-6 else "< 1e-6"
 
 
 def percent(value: float | None) -> str:

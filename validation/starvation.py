@@ -1,4 +1,4 @@
-"""What shortest first does to long requests: `python -m validation.starvation` prints the table of docs/scheduler-theory.md.
+"""What shortest first does to long requests: `python -m validation.starvation` prints the table of docs/theory/scheduler-theory.md.
 
 Eight slots, 10 ms a step, nothing else binds: 95 % of the requests have 10 output tokens, the rest 40, so short ones are 83 % of the
 work. The scheduler knows the class of a request and its mean output, no more.

@@ -73,6 +73,8 @@ def explain(term: tuple[str, ...], as_json: bool) -> int:
 def look_up(term: str, known: list[Entry]) -> list[Entry]:
     """The entries of that name or symbol, whatever its case, or of a reason given in full; nearest names in the error if there are none."""
     text = term.strip().strip("'\"`")
+    if not text:
+        raise UnknownNameError("the term is empty, must be a word of the output. `stability explain` lists all.")
     folded = _folded(text)
     found = [item for item in known if _folded(item.name) == folded]
     found = found or [item for item in known if item.symbol == text]

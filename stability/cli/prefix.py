@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .output import EXAMPLE, Command, json_option, print_json, print_text, rate_option
+from ..errors import InputError
+from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_text, rate_option
 
 
 @click.command(
@@ -28,10 +29,15 @@ def prefix(plan: str | None, router: str, rate_per_s: float | None, as_json: boo
 
     Capacities with a warm and a cold cache, and every equilibrium between running requests and cached prefixes.
     """
-    from ..io.plan import example_plan, read_plan
     from ..theory.prefix_analysis import prefix_equilibria
 
-    found = example_plan("sessions") if plan is None else read_plan(plan)
+    found = load_plan(plan, "sessions")
+    if not found.workload.has_sessions:
+        first = found.places["class", found.workload.classes[0].name]
+        raise InputError(
+            f"{first}: the workload has no `sessions`, must have some for prefix equilibria. "
+            "Add them; `stability schema --example sessions` prints a plan that has some."
+        )
     workload = found.workload if rate_per_s is None else found.workload.scaled(rate_per_s=rate_per_s)
     report = prefix_equilibria(found.fleet, workload, router=router)
     name = EXAMPLE if plan is None else found.path

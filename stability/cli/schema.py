@@ -6,6 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .._result import text_table
+from ..errors import InputError
 from .output import Command, json_option, print_json, print_text
 
 
@@ -39,10 +40,14 @@ def schema(example: str | None, as_list: bool, as_json: bool) -> int:
     """The JSON Schema of plan files, for editors and CI; or an example plan."""
     from ..io.plan import example_text, examples, json_schema
 
+    if as_list and example is not None:
+        raise InputError("--list and --example are both given, must be one of them. Leave one out.")
     if as_list and as_json:
         print_json({"schema": "stability/examples/1", "examples": examples()})
     elif as_list:
         print_text(text_table(list(examples().items()), ("example", "what it shows")))
+    elif example is not None and as_json:
+        print_json({"schema": "stability/example/1", "name": example, "text": example_text(example)})
     elif example is not None:
         print_text(example_text(example).rstrip())
     else:

@@ -67,6 +67,9 @@ def size(
     """
     from ..io.plan import example_text
 
+    if example and as_json:
+        print_json({"schema": "stability/example/1", "name": "sizing", "text": example_text("sizing")})
+        return 0
     if example:
         print_text(example_text("sizing").rstrip())
         return 0

@@ -85,6 +85,9 @@ def sweep(
     from ..sweep import example_grid, read_grid, run
     from ..sweep.grid import example_text
 
+    if example and as_json:
+        print_json({"schema": "stability/example/1", "name": "sweep", "text": example_text()})
+        return 0
     if example:
         print_text(example_text().rstrip())
         return 0

@@ -184,6 +184,6 @@ def _policies() -> Iterator[Entry]:
 
 def _docstring(value: type) -> str:
     """What stands before the first section, without roles."""
-    text = (inspect.getdoc(value) or "").split("\nParameters\n")[0].split("\nAttributes\n")[0]
+    text = re.split(r"\n[A-Z][^\n]*\n-{3,}\n", inspect.getdoc(value) or "")[0]
     text = re.sub(r":\w+:`([^`]+)`", r"\1", text)
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n") if part.strip())

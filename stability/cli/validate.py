@@ -18,7 +18,7 @@ from .output import EXAMPLE, Command, json_option, load_plan, print_json, print_
         ("stability validate --json", "for scripts"),
     ),
     exit_codes=(
-        "0 theory and simulation agree, 1 some prediction is off by more than its tolerance, 2 bad input, 4 internal error, "
+        "0 theory and simulation agree, 1 some prediction is off by more than is allowed, 2 bad input, 4 internal error, "
         "130 interrupted."
     ),
 )
@@ -36,7 +36,8 @@ def validate(plan: str | None, rate_per_s: float | None, requests: int | None, s
     """Does a simulation of PLAN confirm what theory says about it?
 
     Compares the capacity, the verdict, and below capacity the latency between tokens, the KV occupancy and the time to
-    first token, each within the tolerance of the package's own validation.
+    first token. A prediction agrees if it is off by no more than its tolerance, that of the package's own validation, and
+    the half-width of the measurement's 95 % interval together.
     """
     from ..compare.validate import validate as run
 

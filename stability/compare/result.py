@@ -32,6 +32,9 @@ METRICS: dict[str, tuple[str, float, str]] = {
 }
 """What is measured: title, scale for people, and its unit."""
 
+ROUND_OFF = 1e-9
+"""Half-widths below this share of the mean are of equal samples, and not shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyOutcome(Described):
@@ -227,4 +230,4 @@ def _figure(interval: Interval, samples: FloatArray, scale: float) -> str:
     if not math.isfinite(mean):
         return "-"
     half = interval.half_width * scale
-    return f"{mean:.4g}" + (f" +- {half:.2g}" if math.isfinite(half) and half > 0 else "")
+    return f"{mean:.4g}" + (f" +- {half:.2g}" if math.isfinite(half) and half > ROUND_OFF * abs(mean) else "")

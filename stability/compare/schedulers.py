@@ -19,6 +19,7 @@ from ..model.fleet import Fleet
 from ..model.iteration import IterationTime
 from ..model.streams import RandomState, seed_sequence
 from ..model.workload import Workload
+from ..sim.domain import replicas_of
 from ..sim.engine import simulate
 from ..sim.result import RequestRecords, SimulationResult
 from ..theory import conditions
@@ -75,6 +76,8 @@ def compare_schedulers(
     ------
     InputError
         If no scheduler can run, or an argument breaks its rule.
+    NotModelledError
+        If a pool has a prefill/decode role or a barrier.
     KeyboardInterrupt
         If interrupted.
 
@@ -95,6 +98,7 @@ def compare_schedulers(
     count = check_integer("requests", requests, at_least=100)
     runs = check_integer("replications", replications, at_least=2)
     level = check_number("level", level, above=0, below=1)
+    replicas_of(fleet)  # what no scheduler can run on is said once, before any is built
     if isinstance(workload.arrivals, Replay):
         workload = workload.resampled()
     if isinstance(policies, Mapping):
@@ -118,8 +122,10 @@ def compare_schedulers(
             left[name] = sum(_unfinished(result) for result in rows)
             drawn = [result.requests for result in rows if result.requests is not None]
     if not found:
-        reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise InputError(f"none of the schedulers can run here, one must. {reasons}")
+        # One reason often holds for many.
+        names = {reason: [name for name, given in skipped.items() if given == reason] for reason in skipped.values()}
+        reasons = "\n".join(f"  {', '.join(of)}: {reason}" for reason, of in names.items())
+        raise InputError(f"none of the schedulers can run here, one must:\n{reasons}")
     samples = {
         name: {metric: read_only(np.array([row[metric] for row in rows])) for metric in METRICS}
         for name, rows in found.items()

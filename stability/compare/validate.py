@@ -38,6 +38,9 @@ ITL, OCCUPANCY, TTFT = 0.10, 0.10, 0.25
 ZONE = 0.03
 """A verdict is judged where the measured load differs from 1 by more."""
 
+RULE = "a prediction agrees if it is off by at most its tolerance and the +- of its 95 % interval together"
+"""What tables say about `agrees`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -139,7 +142,7 @@ class Validation(Tabular):
 
     def summary(self) -> str:
         """The predictions as a text table."""
-        notes = "".join(f"\n- {note}" for note in self.notes)
+        notes = "".join(f"\n- {note}" for note in (*self.notes, RULE))
         return f"{text_table(self._rows(), self._HEADER)}\n\nrequests {self.requests}, seed {self.seed}{notes}"
 
     def _repr_html_(self) -> str:
@@ -181,7 +184,8 @@ def validate(
 
     Notes
     -----
-    Tolerances: 3 % on a capacity without evictions, 5 % with fewer than one per request, else 10 %; 10 % on latency between
+    A prediction agrees if it is off by no more than its tolerance, relative to the measured figure, and the half-width of that
+    figure's 95 % interval together. Tolerances: 3 % on a capacity without evictions, 5 % with fewer than one per request, else 10 %; 10 % on latency between
     tokens and on occupancy, 25 % on time to first token, for which a single pool is needed. A verdict disagrees when
     the measured capacity, or a queue that grows, contradicts it; UNDETERMINED is shown and not judged.
 
@@ -212,6 +216,10 @@ def validate(
     notes = ["saturated: five runs of each pool; at the rate: one run under the split that the analysis assumes"]
     if workload.is_scheduled:
         notes.append("the rate schedule is taken at its time average")
+    if len(fleet.pools) > 1:
+        notes.append(
+            "time to first token is not compared: the simulation measures it over all pools, theory pool by pool"
+        )
     if replayed is not None:
         notes.append("latencies in theory are of Poisson arrivals, the simulation replays the trace")
     return Validation(

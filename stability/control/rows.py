@@ -213,10 +213,14 @@ def _watermark(replica: Replica) -> float:
 def _check_modelled(fleet: Fleet) -> None:
     for pool in fleet.pools:
         if pool.role != "mixed" or pool.coupling != "independent":
-            raise NotModelledError(f"pool {pool.name!r}: prefill/decode roles and barriers have no region yet.")
+            raise NotModelledError(
+                f"pool {pool.name!r} has a prefill/decode role or a barrier, must be mixed and independent for regions and "
+                "routing. Use `stability check`."
+            )
         if not isinstance(scheduler_of(pool.replica.engine), Fcfs):
             raise NotModelledError(
-                f"pool {pool.name!r}: scheduler {pool.replica.engine.scheduler!r} has no analysis yet."
+                f"pool {pool.name!r}: scheduler {pool.replica.engine.scheduler!r} has no analysis yet. "
+                "Use `stability simulate`."
             )
 
 

@@ -24,7 +24,8 @@ def check_no_prefixes(workload: Workload, what: str) -> None:
     for item in workload.classes:
         if item.finds_prefixes:
             raise NotModelledError(
-                f"class {item.name!r} finds prompt tokens in the prefix cache, must find none for {what}. Use analyze() or simulate()."
+                f"class {item.name!r} finds prompt tokens in the prefix cache, must find none for {what}. "
+                "Use `stability check` or `stability simulate`, analyze() or simulate() in Python."
             )
 
 

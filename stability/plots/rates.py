@@ -211,12 +211,14 @@ def legend_below(axes: Axes, *, columns: int = 2) -> None:
     Parameters
     ----------
     axes : Axes
-        Its legend is replaced.
+        Its legend is replaced; one that has nothing to name gets none.
     columns : int
         Of the legend.
     """
     from matplotlib.transforms import ScaledTranslation
 
+    if not axes.get_legend_handles_labels()[0]:
+        return
     figure = axes.figure
     drop = ScaledTranslation(0, -LABEL_INCHES if axes.get_xlabel() else -LABEL_INCHES / 2, figure.dpi_scale_trans)
     axes.legend(

@@ -141,7 +141,7 @@ def _figures(result: CheckResult) -> list[tuple[str, str]]:
     report = result.report
     rows = dict(result.rows())
     names = ["rate", "capacity", "load", "bottleneck", "inter-token latency"]
-    found = [(name, rows[name].replace(" (lifting every limit gains less than 10 %)", "")) for name in names]
+    found = [(name, rows[name]) for name in names]
     if report.peak is not None:
         found.insert(1, ("peak", rate(report.peak.rate_per_s)))
     if result.targets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ..model.targets import Targets
 from ..model.workload import Workload
 from ..theory.check import CheckResult
 from ..theory.rates import RateCurve, rate_curve
+from ..theory.report import PoolReport
 from .svg import SETTINGS, inline_svg
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckRe
 
 
 def _pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckResult) -> Iterator[Picture]:
-    from ..plots.rates import capacity_line, kv_curve, latency_curve, legend_below, lever_bars
+    from ..plots.rates import capacity_line, kv_curve, latency_curve, lever_bars
     from ..plots.report import load_bars
 
     report = result.report
@@ -73,8 +74,8 @@ def _pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckR
     yield _drawn(
         "loads",
         f"Load of each resource{when}",
-        f"1 is capacity. {loads}.{more}",
-        lambda ax: legend_below(load_bars([(pool.name, pool.loads) for pool in shown], ax)),
+        f"1 is capacity. {loads}.{more}{_why_compute(shown)}",
+        lambda ax: load_bars([(pool.name, pool.loads) for pool in shown], ax),
         1.4 + 0.75 * len(shown),
     )
     yield _drawn(
@@ -116,6 +117,12 @@ def _pictures(fleet: Fleet, workload: Workload, targets: Targets, result: CheckR
     headroom = _headroom(fleet, workload, report.binding_pool)
     if headroom is not None:
         yield headroom
+
+
+def _why_compute(pools: Sequence[PoolReport]) -> str:
+    """Why the bottleneck of a pool may be another than its fullest bar."""
+    odd = [pool for pool in pools if pool.bottleneck == "compute" and max(pool.loads.values()) > pool.loads["compute"]]
+    return "".join(f" The bottleneck of {pool.name} is compute all the same: {pool.why_compute()}." for pool in odd)
 
 
 def _headroom(fleet: Fleet, workload: Workload, pool: str) -> Picture | None:

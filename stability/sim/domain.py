@@ -148,7 +148,8 @@ def replicas_of(fleet: Fleet) -> tuple[list[Replica], IntArray]:
         if pool.role != "mixed" or fleet.links:
             raise NotModelledError(
                 f"pool {pool.name!r} has role {pool.role!r} and the fleet {len(fleet.links)} links, "
-                "must be mixed pools without links until prefill/decode pools are simulated. Make the pools mixed."
+                "must be mixed pools without links until prefill/decode pools are simulated. "
+                "Make the pools mixed, or use `stability check`, disaggregation() in Python."
             )
         if pool.coupling != "independent":
             raise NotModelledError(

@@ -273,6 +273,8 @@ class SimulationResult:
 
     def _margin(self, name: str, scale: float) -> str:
         interval = self.intervals[name]
+        if interval.half_width <= 1e-9 * abs(interval.low + interval.high):  # equal samples: what is left is round-off
+            return ""
         return f" +- {scale * interval.half_width:.2g}" if math.isfinite(interval.half_width) else ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,8 +72,10 @@ def erlang_c(places: float, offered: float) -> float:
 
     Parameters
     ----------
-    places, offered : float > 0
-        n and a.
+    places : float > 0
+        n.
+    offered : float >= 0
+        a.
 
     Notes
     -----
@@ -86,6 +88,8 @@ def erlang_c(places: float, offered: float) -> float:
     """
     if offered >= places:
         return 1.0
+    if offered <= 0:  # a rate so low that its square is 0 in floating point
+        return 0.0
     # The power series of the lower function, which is at most about one half: scipy.special is slow to import.
     steps = np.arange(50 + 10 * math.sqrt(places))
     series = 1 + float(np.cumprod(offered / (places + 2 + steps)).sum())

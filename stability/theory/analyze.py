@@ -175,7 +175,7 @@ def _check(pools: Sequence[Pool], classes: Sequence[RequestClass]) -> list[str]:
         if pool.role != "mixed":
             raise NotModelledError(
                 f"pool {pool.name!r}: prefill/decode roles have no analysis yet. "
-                "See stability.disaggregation for a prefill and a decode pool."
+                "Use `stability check`, disaggregation() in Python, for a prefill and a decode pool."
             )
         if isinstance(pool.coupling, Barrier):
             notes.append(ASSUMPTION)

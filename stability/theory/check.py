@@ -113,14 +113,24 @@ class CheckResult:
         worst = max(self.latency.pools, key=lambda pool: pool.ttft_p99_s)
         found = self.report.rows()
         ttft = f"mean {_latency(worst.ttft_mean_s)}, 99 % {_latency(worst.ttft_p99_s)}"
-        found.append(("time to first token" + self._when, ttft))
+        found.append(("time to first token" + self._when, ttft + self._of(worst.name)))
         needed = ", ".join(f"{name}: {count}" for name, count in self.replicas_needed.items())
         have = {pool.name: pool.replicas for pool in self.report.pools}
         now = ", ".join(f"{name}: {count}" for name, count in have.items())
         text = f"{needed} (now {now})" if needed else "no number is known to do under this admission policy"
         found.append((f"replicas at {100 * self.headroom:g} % headroom{self._when}", text))
-        found += [(f"target {TARGET_NAMES[x.name]}{self._when}", x.sentence()) for x in self.targets]
+        found += [(f"target {TARGET_NAMES[x.name]}{self._when}", x.sentence() + self._judged(x)) for x in self.targets]
         return found
+
+    def _of(self, pool: str) -> str:
+        """Which of several pools a figure is of."""
+        return f" (pool {pool})" if len(self.report.pools) > 1 else ""
+
+    def _judged(self, target: TargetResult) -> str:
+        """The pool on which a latency target is judged: the worst."""
+        if target.name not in ("itl_s", "ttft_mean_s", "ttft_p99_s"):
+            return ""
+        return self._of(max(self.latency.pools, key=lambda pool: float(getattr(pool, target.name))).name)
 
     @property
     def _when(self) -> str:

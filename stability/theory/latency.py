@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._result import html_table, json_safe, percent, seconds, text_table
+from .._result import html_table, json_safe, percent, seconds, small, text_table
 from .._types import FloatArray, dot
 from ..errors import InputError, NotModelledError, check_choice, check_number
 from ..model.fleet import Fleet, Pool
@@ -109,7 +109,7 @@ class LatencyReport:
                 seconds(pool.itl_s),
                 seconds(pool.ttft_mean_s),
                 seconds(pool.ttft_p99_s),
-                f"{pool.wait_probability:.2g}",
+                small(float(f"{pool.wait_probability:.2g}")),
                 percent(pool.kv_occupancy),
                 percent(pool.kv_occupancy_std),
                 f"{pool.running_mean:.4g}",

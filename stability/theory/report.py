@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._extras import needs
-from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, text_table
+from .._result import Described, Verdict, html_table, json_safe, no_truth, percent, rate, seconds, small, text_table
 from .prefix_report import PrefixReport
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ class PoolReport(Described):
 
     def __repr__(self) -> str:
         return f"PoolReport({self.name!r}, {self.verdict}, load {self.load:.3f}, bottleneck {self.bottleneck})"
+
+    def why_compute(self) -> str:
+        """Why the bottleneck is compute, with the resource that is full before it if there is one."""
+        fullest = max(self.loads, key=lambda name: self.loads[name])
+        first = f"{fullest} is full first, but " if self.loads[fullest] > self.loads["compute"] * (1 + 1e-9) else ""
+        return f"{first}lifting every limit gains less than 10 %"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +181,8 @@ class StabilityReport:
             p.at is not None for p in self.prefixes.pools if p.name == self.binding_pool
         )
         where = " at capacity" if self.load >= 1 and not warm else ""
+        of = f" (pool {self.binding_pool})" if len(self.pools) > 1 else ""
+        where += of
         found = [
             ("verdict", str(self.verdict)),
             ("because", self.reason),
@@ -193,7 +201,7 @@ class StabilityReport:
             ("inter-token latency", seconds(self.itl_s) + where),
             ("KV occupancy", percent(self.kv_occupancy) + where),
             ("running per replica", f"{self.running_mean:.4g}" + where),
-            ("evictions per request", f"{self.evictions_per_request:.3g} when memory is full"),
+            ("evictions per request", f"{small(self.evictions_per_request)} when memory is full{of}"),
         ]
         found += self._prefix_rows()
         if self.peak is not None:
@@ -240,7 +248,8 @@ class StabilityReport:
         return text
 
     def _bottleneck(self) -> str:
-        why = " (lifting every limit gains less than 10 %)" if self.bottleneck == "compute" else ""
+        pool = next(item for item in self.pools if item.name == self.binding_pool)
+        why = f" ({pool.why_compute()})" if self.bottleneck == "compute" else ""
         return self.bottleneck + why + (f" (pool {self.binding_pool})" if len(self.pools) > 1 else "")
 
     @staticmethod

@@ -39,13 +39,55 @@ def test_an_example_is_printed_by_name(cli, name: str) -> None:
     assert cli("schema", "--example", name).out == example_text(name)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"), [("schema --example chat", "chat"), ("size --example", "sizing"), ("sweep --example", "sweep")]
+)
+def test_an_example_as_json(cli, command: str, name: str) -> None:
+    found = cli(*command.split(), "--json").json
+    assert (found["schema"], found["name"]) == ("stability/example/1", name)
+    assert found["text"] == cli(*command.split()).out
+
+
 def test_lists_and_unknown_names(cli) -> None:
     assert cli("schema", "--list", "--json").json["examples"] == examples()
     assert "long-context   Documents" in cli("schema", "--list").out
     assert cli("schema", "--example").out == example_text("chat")
     assert "unknown example plan 'code2'. Did you mean code" in cli("schema", "--example", "code2").error()
     assert "unknown example plan" in cli("schema", "--example", "../examples/chat").error()
+    assert f"Known: {', '.join(examples())}." in cli("schema", "--example", "nope").error()
+    assert "must be one of them" in cli("schema", "--list", "--example", "chat").error()
     assert cli("schema").json == json_schema()
+
+
+@pytest.mark.parametrize("command", ["route", "region", "ramp", "tune", "compare-schedulers", "simulate"])
+def test_commands_that_know_no_stages_name_one_that_does(cli, tmp_path, command: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("disaggregated"))
+    message = cli(command, path).error()
+    assert "`stability check`" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("command", ["route", "region", "ramp", "tune"])
+def test_commands_that_know_no_sessions_name_one_that_does(cli, tmp_path, command: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("sessions"))
+    assert "`stability check`" in cli(command, path).error()
+
+
+def test_compute_says_what_is_full_before_it(cli, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("long-context"))
+    assert "compute (kv_memory is full first, but lifting every limit gains less than 10 %)" in cli("check", path).out
+
+
+def test_figures_of_one_pool_name_it(cli, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(example_text("gpu-types"))
+    rows = dict(re.findall(r"^(\S.*?) {2,}(.+)$", cli("check", path).out, re.MULTILINE))
+    assert rows["inter-token latency"].endswith("(pool h100)")  # the one that binds
+    assert rows["target ITL"].endswith("(pool a100)")  # the slowest
+    assert rows["time to first token"].endswith("(pool a100)")
 
 
 def test_a_disaggregated_plan(cli, tmp_path) -> None:

@@ -32,6 +32,7 @@ from stability.plots.style import RESOURCE_COLOURS
         ("K", "kv_tokens", "term"),
         ("tau", "time_s", "term"),
         ("c_0", "base_s", "term"),
+        ("equilibrium", "equilibrium", "term"),
     ],
 )
 def test_terms_by_name_and_symbol(cli, term: str, name: str, kind: str) -> None:
@@ -67,6 +68,11 @@ def test_verdicts_bottlenecks_and_policies_are_complete() -> None:
     assert {"InputError", "PlanError", "NotModelledError", "MissingLibraryError"} <= names["error"]
 
 
+def test_no_entry_holds_sections_of_a_docstring() -> None:
+    held = [entry.name for entry in terms.entries() if ">>>" in entry.text or "---" in entry.text]
+    assert not held
+
+
 def test_the_glossary_has_one_source(root: Path) -> None:
     text = (root / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
     assert terms.glossary_text() == text
@@ -78,6 +84,7 @@ def test_the_glossary_has_one_source(root: Path) -> None:
 
 def test_unknown_terms_get_near_ones(cli) -> None:
     assert "Did you mean watermark" in cli("explain", "watermrk").error()
+    assert "the term is empty" in cli("explain", "").error()
     assert cli("explain", "qqqqq").error() == "unknown term 'qqqqq'. `stability explain` lists all."
 
 

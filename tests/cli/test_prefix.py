@@ -12,6 +12,8 @@ from stability.cli.main import run
 from stability.errors import PlanError
 from stability.io.plan import example_plan, plan_from_text
 
+from .plans import SMALL
+
 PLAN = """
 schema: stability/plan/1
 workload:
@@ -108,3 +110,11 @@ def test_hits_of_a_trace(tmp_path: Path) -> None:
     assert workload.lengths.cached_prefix_tokens.tolist() == [64, 0]  # type: ignore[attr-defined]
     with pytest.raises(PlanError, match="records no prefix hits"):
         plan_from_text(text(body.format("bare.csv")), folder=tmp_path)
+
+
+def test_a_plan_without_sessions_is_told_where_and_how(cli, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(SMALL, encoding="utf-8")
+    message = cli("prefix", path).error()
+    assert message.startswith(f"{path}:")
+    assert "`stability schema --example sessions`" in message

@@ -15,6 +15,7 @@ def test_the_page_beside_the_table(cli, tmp_path: Path) -> None:
     plain = cli("check", tmp_path / "plan.yaml")
     found = cli("check", tmp_path / "plan.yaml", "--report", tmp_path / "out.html", "--rate", 4)
     assert found.code == plain.code == 0
+    assert found.err == ""
     assert found.out.endswith(f"report in {tmp_path / 'out.html'}\n")
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "<code>stability check plan.yaml --rate 4 --report out.html</code>" in page

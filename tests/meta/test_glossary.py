@@ -34,7 +34,7 @@ def code_names() -> set[str]:
     """Attributes, fields and parameters of the classes reachable from the public names."""
     names: set[str] = set()
     modules = [stability, stability.lengths, stability.iteration, stability.policies]
-    values = [value for module in modules for value in vars(module).values()]
+    values = [value for module in modules for value in (getattr(module, n) for n in dir(module))]
     for value in values:
         if inspect.isclass(value) and value.__module__.startswith("stability"):
             names.update(dir(value))

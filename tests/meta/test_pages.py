@@ -60,6 +60,12 @@ def test_every_command_has_its_row() -> None:
     assert not missing, f"docs/which-analysis.md lacks {missing}. Add the question each answers."
 
 
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in COMMANDS if f"`stability {name}" not in text]
+    assert not missing, f"README.md lacks {missing}. Add a row to its table of commands."
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^   ([\w.]+)$", text, re.M))

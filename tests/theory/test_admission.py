@@ -28,6 +28,12 @@ def test_erlang_c_of_whole_places(places: int, share: float) -> None:
     assert erlang_c(places, share * places) == pytest.approx(erlang_c_of_whole(places, share * places), rel=1e-9)
 
 
+def test_no_wait_where_the_offered_load_is_too_small_for_floating_point() -> None:
+    found = admission_wait(room=100, mean=1e-200, variance=1e-200, load=1e-202, demand_mean_s=1.0, demand_square=1.0)
+    assert (found.probability, found.mean_s) == (0.0, 0.5)
+    assert erlang_c(3, 0.0) == 0.0
+
+
 @given(places=hyp.floats(0.5, 300.0), share=hyp.floats(0.05, 0.95), more=hyp.floats(0.01, 5.0))
 def test_erlang_c_falls_with_places(places: float, share: float, more: float) -> None:
     found = erlang_c(places, share * places)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...errors import unknown_name
+from ...errors import UnknownNameError, unknown_name
 from ...model.candidate import Sizing
 from ...model.fleet import Fleet
 from ...model.targets import Targets
@@ -154,7 +154,9 @@ def _examples() -> Traversable:
 def _example(name: str) -> Traversable:
     file = _examples() / f"{name}.yaml"
     if name != PurePath(name).name or not file.is_file():
-        raise unknown_name("example plan", name, examples())
+        error = unknown_name("example plan", name, examples())
+        known = "" if "Known: " in str(error) else f" Known: {', '.join(examples())}."
+        raise UnknownNameError(f"{error}{known}")
     return file
 
 

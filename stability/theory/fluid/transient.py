@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -40,12 +40,18 @@ class Transient(Tabular):
     begin_s, end_s : float
         When the disturbance begins and ends, s; infinite for one that does not end, the whole run without one.
     recovers : bool
-        Whether the backlog is gone by the end of the run.
+        Whether the backlog is gone by the end of the run; like all figures of the backlog and of waits without what is stranded.
     recovery_s : float
         From the end of the disturbance (from the peak where it does not end) until the backlog is gone, s; infinite if
         it does not go.
     peak_backlog : float
         Most requests waiting.
+    peak_s : float
+        When they are most, s.
+    stranded_requests : float
+        Requests that a pool held, running or waiting, when it went down for good: they are never served unless sent again.
+    stranded_pools : tuple of str
+        The pools that hold them.
     longest_wait_s : float
         Longest wait for admission, s; infinite if it is not over by the end.
     load_before, load_during : float
@@ -78,6 +84,9 @@ class Transient(Tabular):
     recovers: bool
     recovery_s: float
     peak_backlog: float
+    peak_s: float
+    stranded_requests: float
+    stranded_pools: tuple[str, ...]
     longest_wait_s: float
     load_before: float
     load_during: float
@@ -109,10 +118,15 @@ class Transient(Tabular):
             gone = f"{seconds(self.recovery_s)} after the {'end' if math.isfinite(self.end_s) else 'peak'}"
         if self.peak_backlog <= FEW:
             gone = "there is none"
+        stranded = []
+        if self.stranded_pools:
+            where = f"pool {', '.join(self.stranded_pools)}, down for good; not in the backlog"
+            stranded = [("stranded", f"{self.stranded_requests:.4g} requests in {where}")]
         return [
             ("because", self.reason),
             ("load", f"{percent(self.load_before)} before, up to {percent(self.load_during)}"),
-            ("peak backlog", f"{self.peak_backlog:.4g} requests at {seconds(self.path.peak_s)}"),
+            ("peak backlog", f"{self.peak_backlog:.4g} requests at {seconds(self.peak_s)}"),
+            *stranded,
             ("backlog gone", gone),
             ("longest wait", seconds(self.longest_wait_s)),
             ("no backlog up to", rate(self.safe_rate_per_s)),
@@ -217,11 +231,12 @@ def transient(
     earlier = loads[line.start_s < begin_s]
     load_before = report.load if follows or not len(earlier) else float(earlier[-1])
     load_during = float(loads.max())
-    recovers = math.isfinite(path.drain_time_s)
-    gone_s = path.peak_s + path.drain_time_s if path.drain_time_s > 0 else begin_s
-    from_s = end_s if math.isfinite(end_s) and not follows else path.peak_s
+    live, stranded = _stranded(path, outages)
+    recovers = math.isfinite(live.drain_time_s)
+    gone_s = live.peak_s + live.drain_time_s if live.drain_time_s > 0 else begin_s
+    from_s = end_s if math.isfinite(end_s) and not follows else live.peak_s
     recovery = max(0.0, gone_s - from_s) if recovers else math.inf
-    shed_from, shed, share = _shed(path, wait_limit_s, line, loads)
+    shed_from, shed, share = _shed(live, wait_limit_s, line, loads)
     safe = workload.rate_per_s / load_during if math.isfinite(load_during) and load_during > 0 else 0.0
     return Transient(
         path=path,
@@ -229,8 +244,11 @@ def transient(
         end_s=end_s,
         recovers=recovers,
         recovery_s=recovery,
-        peak_backlog=path.peak_backlog,
-        longest_wait_s=path.longest_wait_s,
+        peak_backlog=live.peak_backlog,
+        peak_s=live.peak_s,
+        stranded_requests=sum(stranded.values()),
+        stranded_pools=tuple(stranded),
+        longest_wait_s=live.longest_wait_s,
         load_before=load_before,
         load_during=load_during,
         safe_rate_per_s=safe,
@@ -239,8 +257,25 @@ def transient(
         shed_from_s=shed_from,
         shed_requests=shed,
         shed_share=share,
-        reason=_reason(path, load_during, recovers, bool(line.held_per_s.any())),
+        reason=_reason(live, load_during, recovers, bool(line.held_per_s.any())),
     )
+
+
+def _stranded(path: FluidPath, outages: Sequence[Outage]) -> tuple[FluidPath, dict[str, float]]:
+    """The path without what waits in pools that are down for good while others are up, and how much that is by pool."""
+    if all(math.isfinite(outage.until_s) for outage in outages) or not path.alive[-1].any():
+        return path, {}
+    waiting, wait_s, found = path.waiting.copy(), path.wait_s.copy(), {}
+    for index, name in enumerate(path.pools):
+        if path.alive[-1, index] > 0:
+            continue
+        last_up = np.flatnonzero(path.alive[:, index] > 0)
+        down = int(last_up[-1]) + 1 if len(last_up) else 0
+        if waiting[-1, index] > FEW:
+            found[name] = float(waiting[-1, index])
+        waiting[down:, index] = 0.0
+        wait_s[~np.isfinite(wait_s[:, index]), index] = 0.0
+    return replace(path, waiting=waiting, wait_s=wait_s), found
 
 
 def _loads(line: Timeline, report: StabilityReport) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,29 @@ def test_refusing_what_it_says_keeps_the_wait() -> None:
     ]
     path = st.fluid_path(slots(), workload, horizon_s=300.0, bursts=bursts)
     assert path.longest_wait_s == pytest.approx(10.0, rel=0.06)
+
+
+def test_a_pool_lost_for_good_strands_what_it_held() -> None:
+    """100/s over two equal pools, 50/s x 0.5 s = 25 in each: those of the lost one are stranded, the other serves 100 of 200/s."""
+    (pool,) = slots().pools
+    fleet = st.Fleet([replace(pool, name="a"), replace(pool, name="b")])
+    outage = st.Outage(pool="b", replicas=None, at_s=60.0)
+    found = st.transient(fleet, st.Workload.poisson(100.0, SMALL), outage=outage, horizon_s=120.0, wait_limit_s=2.0)
+    assert found.stranded_pools == ("b",)
+    assert found.stranded_requests == pytest.approx(25.0, rel=0.05)
+    assert found.recovers
+    assert found.peak_backlog < 1
+    assert found.longest_wait_s < 0.1
+    assert found.shed_requests == 0
+    assert "no backlog" in found.reason
+    assert "b, down for good" in found.summary()
+    # A backlog on the live pool is still one.
+    found = st.transient(fleet, st.Workload.poisson(300.0, SMALL), outage=outage, horizon_s=120.0)
+    assert not found.recovers
+    assert found.peak_backlog == pytest.approx(100.0 * 60, rel=0.05)
+    # A pool that returns later has nothing stranded.
+    back = replace(outage, until_s=90.0)
+    assert st.transient(fleet, st.Workload.poisson(100.0, SMALL), outage=back, horizon_s=240.0).stranded_pools == ()
 
 
 def test_headroom_for_a_lost_replica_by_hand() -> None:
