@@ -27,6 +27,9 @@ from .solve import Solution, solve
 PREFIX_TOLERANCE = 0.10
 """Share by which the warm capacity may be too low: above it by more, no equilibrium is taken to exist."""
 
+COLD_CHANGE, COLD_ROUNDS = 1e-4, 60
+"""Relative change at which the capacity with a cold cache is settled, and most rounds until then."""
+
 STAYS = "sessions stay at their replicas (a router by prefix); for others see stability.prefix_equilibria"
 
 TWO = (
@@ -85,10 +88,15 @@ class SessionAnalysis:
         if not replica.engine.prefix_caching:
             return None, replace(plain, proved=[None]), math.nan
         cold = plain
-        for _ in range(2):  # the law's tangent, and the requests that share, at the capacity found last
+        # The law's tangent, and the requests that share, at the capacity found last: from nothing shared upwards to the least rate that
+        # a backlog keeps up by itself.
+        for _ in range(COLD_ROUNDS):
+            last = float(cold.capacity[0])
             cache = PrefixCache(replica, self.classes, self.mix, returns, cold.coefficients[0])
-            state = cache.at(min(float(cold.capacity[0]), cache.cold_capacity()), np.zeros(1))
+            state = cache.at(min(last, cache.cold_capacity()), np.zeros(1))
             cold = solve([replica], cache.classes_at(state, 0), self.mix, self.confidence)
+            if abs(float(cold.capacity[0]) - last) < COLD_CHANGE * last:
+                break
         best = solve([replica], cache.everything_found(), self.mix, self.confidence)
         warm = max(cache.warm_capacity(), float(cold.capacity[0]))
         ceiling = np.minimum(best.upper_bound, (1 + PREFIX_TOLERANCE) * warm)
