@@ -51,7 +51,9 @@ def reuse(
     rest = np.maximum(time - shift, 0.0)
     mean = gaps * think_s
     if think_cv == 0 or think_s == 0:
-        return np.asarray(((time >= shift + mean) & (time > 0)).astype(np.float64)), np.asarray(np.minimum(time, shift + mean))
+        return np.asarray(((time >= shift + mean) & (time > 0)).astype(np.float64)), np.asarray(
+            np.minimum(time, shift + mean)
+        )
     from scipy.special import gammainc
 
     shape = gaps / think_cv**2
