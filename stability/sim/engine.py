@@ -119,6 +119,11 @@ def simulate(
     for pool in fleet.pools:
         limits_of(pool.replica)
     policy = router_of(router, fleet)
+    if workload.has_sessions and isinstance(policy, BidPrice):
+        raise NotModelledError(
+            "BidPrice turns requests away, must not meet sessions: what a session does whose turn is turned away is not modelled. Use another "
+            "router."
+        )
     if isinstance(policy, BidPrice) and (saturated or concurrency is not None):
         raise InputError("BidPrice turns requests away, must do so in an open loop. Drop saturated or concurrency.")
     if isinstance(policy, GroupRouter):

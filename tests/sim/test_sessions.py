@@ -14,7 +14,7 @@ from stability import lengths as L
 from stability.errors import InputError, NotModelledError, UnservableError
 from stability.model.requests import draw
 from stability.model.turns import NO_SESSION, draw_sessions
-from stability.policies import PrefixAffinity, Wait
+from stability.policies import BidPrice, PrefixAffinity, Wait
 from stability.sim.domain import limits_of
 from stability.sim.reference import run_reference
 from stability.sim.reference.replica import ReferenceRequest
@@ -319,6 +319,11 @@ def test_what_sessions_cannot_be_is_refused() -> None:
         st.simulate(fleet, workload)
     with pytest.raises(UnservableError, match="turns of sessions"):
         st.simulate(st.Fleet.of(replica(80)), workload, requests=10)
+    with pytest.raises(NotModelledError, match="turned away"):
+        st.simulate(fleet, workload, requests=10, router=BidPrice([1.0], [[2.0]]))
+    for refusing in (st.measured_capacity, st.validate):
+        with pytest.raises(NotModelledError, match="no saturated run"):
+            refusing(fleet, workload)
     known = st.Workload(
         [st.RequestClass("a", 1.0, L.Independent(L.Constant(9), L.Constant(1)), cached_prefix_tokens=4)]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,21 @@ def test_a_backlog_finds_no_conversation_however_short_the_think_time() -> None:
         for think_s in (0.0, 1e-9)
     ]
     assert cold[0] == pytest.approx(cold[1], rel=1e-6)
+
+
+def test_one_turn_without_a_cache_is_an_ordinary_request() -> None:
+    """The proof for reservation needs no independence from service: nothing waits for a turn before."""
+    engine = st.Engine(admission="reserve")
+    only = st.Fleet.of(st.Replica(iteration=LAW, kv_capacity_tokens=60_000, engine=engine))
+    for turns, known in ((1, True), (2, False)):
+        chat = st.Sessions(L.Constant(turns), L.Constant(100), L.Constant(20), think_s=5)
+        report = st.analyze(only, st.Workload.sessions(1.0, chat))
+        assert (report.proved_capacity_per_s is not None) is known
+
+
+def test_nothing_found_is_zero() -> None:
+    chat = st.Sessions(L.Constant(1), L.Constant(100), L.Constant(5), think_s=1)
+    pool = st.prefix_equilibria(fleet(200_000), st.Workload.sessions(0.5, chat)).pools[0]
+    assert pool.at is not None
+    assert math.copysign(1.0, pool.at.hit_rate) == math.copysign(1.0, pool.unbounded_hit_rate) == 1.0
+    assert pool.at.hit_rate == pytest.approx(0.0, abs=1e-12)
