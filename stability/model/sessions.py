@@ -254,9 +254,12 @@ def _system_prompts(
     tokens: int | Sequence[int], popularity: Sequence[float] | float | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Length and share of each system prompt."""
-    exponent = None if popularity is None or np.ndim(popularity) else popularity
-    weights = None if popularity is None or not np.ndim(popularity) else list(popularity)
-    if np.ndim(tokens):
+    exponent, weights = None, None
+    if isinstance(popularity, (Sequence, np.ndarray)):
+        weights = list(popularity)
+    elif popularity is not None:
+        exponent = popularity
+    if isinstance(tokens, (Sequence, np.ndarray)):
         sizes = [check_integer(f"system_prompt_tokens[{i}]", t, at_least=0) for i, t in enumerate(tokens)]
     else:
         size = check_integer("system_prompt_tokens", tokens, at_least=0)
