@@ -57,6 +57,8 @@ class PolicyOutcome(Described):
         Capacity in theory, where it has one.
     capacity_note : str
         Why it has none, else the verdict at this rate.
+    start_note : str
+        That sessions had not lived out when a run was measured, so that its rate is below the workload's; empty otherwise.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class PolicyOutcome(Described):
     unfinished: int
     capacity_per_s: float | None
     capacity_note: str
+    start_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -188,6 +191,7 @@ class SchedulerComparison:
             parts.append(f"hindsight: {self.hindsight_note}")
         notes = [f"{outcome.name}: {outcome.scheduler}" for outcome in self.outcomes]
         notes += [f"{o.name}: {o.unfinished} requests unfinished at the end" for o in self.outcomes if o.unfinished]
+        notes += [f"{o.name}: {o.start_note}" for o in self.outcomes if o.start_note]
         notes += [f"{name} did not run: {reason}" for name, reason in self.skipped.items()]
         parts.append("\n".join(notes))
         return "\n\n".join(parts)

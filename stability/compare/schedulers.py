@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -109,6 +110,7 @@ def compare_schedulers(
     found: dict[str, list[dict[str, float]]] = {}
     grown: dict[str, int] = {}
     left: dict[str, int] = {}
+    early: dict[str, str] = {}
     drawn: list[RequestRecords] = []  # the requests of each replication, the same for all
     with _bar(progress, len(candidates) * runs) as bar:
         for name, policy in candidates.items():
@@ -119,6 +121,7 @@ def compare_schedulers(
                 continue
             found[name] = [run_metrics(result) for result in rows]
             grown[name] = sum(result.overloaded for result in rows)
+            early[name] = next((row.reason for row in rows if row.reason and not row.overloaded), "")
             left[name] = sum(_unfinished(result) for result in rows)
             drawn = [result.requests for result in rows if result.requests is not None]
     if not found:
@@ -131,7 +134,10 @@ def compare_schedulers(
         for name, rows in found.items()
     }
     outcomes = tuple(
-        _outcome(name, candidates[name], samples[name], grown[name], left[name], fleet, workload, level)
+        replace(
+            _outcome(name, candidates[name], samples[name], grown[name], left[name], fleet, workload, level),
+            start_note=early[name],
+        )
         for name in found
     )
     baseline = outcomes[0].name
@@ -142,7 +148,11 @@ def compare_schedulers(
         for metric in METRICS
         if len(samples) > 1 and all(np.isfinite(columns[metric]).all() for columns in samples.values())
     }
-    floors = _floors(fleet, [candidates[name] for name in found], drawn)
+    floors = (
+        [Floor(latency_s=None, method="", note="none: prompt tokens are found in the prefix cache")]
+        if any(item.finds_prefixes for item in workload.classes)
+        else _floors(fleet, [candidates[name] for name in found], drawn)
+    )
     known = [floor.latency_s for floor in floors if floor.latency_s is not None]
     return SchedulerComparison(
         outcomes=outcomes,
@@ -178,11 +188,12 @@ def _floors(fleet: Fleet, schedulers: Sequence[Scheduler], drawn: Sequence[Reque
 def latency_floor_s(fleet: Fleet, workload: Workload) -> float | None:
     """Mean time a request takes alone on an empty replica, s: E[n] c0 + E[W]. **Necessary** for every scheduler.
 
-    None where the pools differ or their law is not affine.
+    None where the pools differ, their law is not affine, or prompt tokens are found in the prefix cache.
     """
     replica = fleet.pools[0].replica
     law = replica.iteration
-    if any(pool.replica != replica for pool in fleet.pools) or not isinstance(law, IterationTime):
+    found = any(item.finds_prefixes for item in workload.classes)
+    if found or any(pool.replica != replica for pool in fleet.pools) or not isinstance(law, IterationTime):
         return None
     rates = workload.rates_per_s
     demand = mean_over(

@@ -17,7 +17,7 @@ import numpy as np
 from .._result import Tabular, Verdict, html_table, no_truth, percent, rate, seconds, text_table
 from ..errors import check_integer
 from ..model.arrivals import Replay
-from ..model.checks import check_pair
+from ..model.checks import check_no_sessions, check_pair
 from ..model.fleet import Fleet
 from ..model.streams import RandomState, seed_sequence
 from ..model.workload import Workload
@@ -202,6 +202,7 @@ def validate(
     (True, 10.0, 10.0)
     """
     check_pair(fleet, workload)
+    check_no_sessions(workload, "validate()")
     steady = workload.averaged()
     replayed = len(steady.arrivals.arrival_s) if isinstance(steady.arrivals, Replay) else None
     count = check_integer("requests", requests if requests is not None else replayed or 20_000, at_least=1000)

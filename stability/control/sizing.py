@@ -12,6 +12,7 @@ from .._result import Verdict
 from .._types import FloatArray, IntArray, read_only
 from ..errors import InputError, check_integer, check_number
 from ..model.candidate import Candidate, priced
+from ..model.checks import check_no_prefixes
 from ..model.fleet import Fleet
 from ..model.targets import Targets
 from ..model.workload import Workload
@@ -109,6 +110,7 @@ def cheapest_fleet(
     check_number("gap", gap, at_least=0)
     check_number("time_limit_s", time_limit_s, above=0)
     windows = windows_of(workload)
+    check_no_prefixes(Workload(windows.classes), "the cheapest fleet")
     if switching_cost is not None:
         check_number("switching_cost", switching_cost, at_least=0)
         if not windows.hours:

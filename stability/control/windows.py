@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import FloatArray, IntArray, read_only
-from ..errors import InputError, NotModelledError
+from ..errors import InputError
 from ..model.arrivals import RateSchedule, Replay
 from ..model.workload import RequestClass, Workload
 
@@ -96,11 +96,6 @@ def _windows(
     hours: float,
     repeats: bool,
 ) -> Windows:
-    for item in classes:
-        if item.finds_prefixes:
-            raise NotModelledError(
-                f"class {item.name!r} finds prefixes in the cache, which admission control does not take in."
-            )
     come = rates.max(axis=0) > 0
     return Windows(
         classes=tuple(item for item, here in zip(classes, come.tolist(), strict=True) if here),

@@ -29,6 +29,15 @@ def check_no_prefixes(workload: Workload, what: str) -> None:
             )
 
 
+def check_no_sessions(workload: Workload, what: str) -> None:
+    """Refuse sessions where `what` needs requests that all wait at the start."""
+    if workload.has_sessions:
+        raise NotModelledError(
+            f"the workload has sessions, must have none for {what}: a turn arrives a think time after the last one, so that sessions have no "
+            "saturated run. Use prefix_equilibria() or simulate()."
+        )
+
+
 def check_independent(fleet: Fleet, what: str) -> None:
     """Refuse barrier groups where `what` does not know them."""
     for pool in fleet.pools:

@@ -187,7 +187,7 @@ def _replayed(workload: Workload, requests: int | None, horizon_s: float | None)
             max_output_tokens=limit,
             cached_prefix_tokens=zeros + item.cached_prefix_tokens
             if lengths.cached_prefix_tokens is None
-            else lengths.cached_prefix_tokens[piece],
+            else np.maximum(lengths.cached_prefix_tokens[piece], item.cached_prefix_tokens),
             request_class=zeros,
         )
 

@@ -254,9 +254,12 @@ def _system_prompts(
     tokens: int | Sequence[int], popularity: Sequence[float] | float | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Length and share of each system prompt."""
-    exponent = popularity if isinstance(popularity, (int, float)) else None
-    weights = None if popularity is None or isinstance(popularity, (int, float)) else list(popularity)
-    if isinstance(tokens, Sequence):
+    exponent, weights = None, None
+    if isinstance(popularity, (Sequence, np.ndarray)):
+        weights = list(popularity)
+    elif popularity is not None:
+        exponent = popularity
+    if isinstance(tokens, (Sequence, np.ndarray)):
         sizes = [check_integer(f"system_prompt_tokens[{i}]", t, at_least=0) for i, t in enumerate(tokens)]
     else:
         size = check_integer("system_prompt_tokens", tokens, at_least=0)

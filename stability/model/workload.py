@@ -104,8 +104,7 @@ class RequestClass(Described):
     @property
     def finds_prefixes(self) -> bool:
         """Whether its requests may find prompt tokens in the prefix cache."""
-        known = bool(self.cached_prefix_tokens) or getattr(self.lengths, "cached_prefix_tokens", None) is not None
-        return known or self.sessions is not None
+        return bool(self.cached_prefix_tokens) or self.lengths.knows_cached or self.sessions is not None
 
     def rate_at(self, time_s: ArrayLike) -> FloatArray:
         """Arrival rate at each instant of `time_s`, 1/s."""

@@ -206,7 +206,7 @@ def _over_rates(axes: Axes, curve: RateCurve, rates_per_s: Sequence[float] | Non
 
 
 def legend_below(axes: Axes, *, columns: int = 2) -> None:
-    """The legend of `axes` under its label, where it covers nothing, whatever the height of the axes.
+    """The legend of `axes`, if anything has a label, under its label, where it covers nothing, whatever the height of the axes.
 
     Parameters
     ----------

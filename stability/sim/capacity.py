@@ -11,6 +11,7 @@ from .._types import FloatArray, read_only
 from ..errors import InputError, check_integer, check_number
 from ..evidence.intervals import Interval, batch_means_interval
 from ..model.arrivals import Poisson
+from ..model.checks import check_no_sessions
 from ..model.fleet import Fleet
 from ..model.streams import RandomState, seed_sequence
 from ..model.workload import Workload
@@ -106,6 +107,8 @@ def measured_capacity(
     ------
     InputError
         If `requests` are too few to fill a replica.
+    NotModelledError
+        If the workload has sessions.
 
     Examples
     --------
@@ -119,6 +122,7 @@ def measured_capacity(
     >>> round(found.capacity_per_s, 2)
     10.0
     """
+    check_no_sessions(workload, "measured_capacity()")
     requests = check_integer("requests", requests, at_least=2)
     replications = check_integer("replications", replications, at_least=2)
     level = check_number("level", level, above=0, below=1)

@@ -25,6 +25,10 @@ KEEP_MOST = 100_000_000
 """Requests whose records fill about six gigabytes."""
 
 
+LIVED_OUT = 0.8
+"""Share of the workload's rate below which a run of sessions is said to be measured too early."""
+
+
 def simulate(
     fleet: Fleet,
     workload: Workload,
@@ -119,6 +123,11 @@ def simulate(
     for pool in fleet.pools:
         limits_of(pool.replica)
     policy = router_of(router, fleet)
+    if workload.has_sessions and isinstance(policy, BidPrice):
+        raise NotModelledError(
+            "BidPrice turns requests away, must not meet sessions: what a session does whose turn is turned away is not modelled. Use another "
+            "router."
+        )
     if isinstance(policy, BidPrice) and (saturated or concurrency is not None):
         raise InputError("BidPrice turns requests away, must do so in an open loop. Drop saturated or concurrency.")
     if isinstance(policy, GroupRouter):
@@ -256,7 +265,7 @@ def _sessions(
             run.play(draw_sessions(workload, rng=root))
         except KeyboardInterrupt:
             complete = False
-    return summarise(
+    result = summarise(
         run,
         pools=pools,
         mode="open loop",
@@ -264,6 +273,21 @@ def _sessions(
         root=root,
         complete=complete,
         class_names=tuple(item.name for item in workload.classes),
+    )
+    early = "" if result.overloaded or not complete else _too_early(workload, result.throughput_per_s)
+    return replace(result, reason=early) if early else result
+
+
+def _too_early(workload: Workload, throughput_per_s: float) -> str:
+    """A note where far fewer turns were served than come in the long run, though no queue grew: sessions have not lived out."""
+    rate = workload.rate_per_s
+    if workload.is_scheduled or not throughput_per_s < LIVED_OUT * rate:
+        return ""
+    laws = [item.sessions for item in workload.classes if item.sessions is not None]
+    life_s = max((law.turns_mean - 1) * law.think_s for law in laws)
+    return (
+        f"{throughput_per_s:.4g} turns/s were served, the workload has {rate:.4g}/s: a run starts without sessions, which last "
+        f"{life_s:.4g} s of think time on average. Figures are those of a lower rate; ask for more requests and a longer warmup."
     )
 
 

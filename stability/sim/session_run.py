@@ -132,13 +132,12 @@ class SessionRun(InterpretedRun):
 
     def _arrive_turn(self, session: Session, now_s: float) -> None:
         drawn, row, place, index = session.drawn, session.row, session.place, self.arrived
-        output = int(drawn.output_tokens[place])
         job = ReferenceRequest(
             index=index,
             arrival_s=now_s,
             prompt_tokens=int(drawn.prompt_tokens[place]),
-            output_tokens=output,
-            max_output_tokens=output,
+            output_tokens=int(drawn.output_tokens[place]),
+            max_output_tokens=int(drawn.max_output_tokens[place]),
             request_class=int(drawn.request_class[row]),
             cached_prefix_tokens=int(drawn.cached_prefix_tokens[place]),
             session=session.number,

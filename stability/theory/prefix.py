@@ -36,6 +36,7 @@ import numpy as np
 
 from .._types import FloatArray
 from ..model.replica import Replica
+from ..model.sessions import turn_laws
 from ..model.workload import RequestClass
 from . import conditions
 from .conditions import GATE_ROWS, RESERVE_ROWS, Resource
@@ -323,22 +324,48 @@ class PrefixCache:
         return total
 
 
-def revisits(replicas: int, *, stays: bool) -> tuple[float, ...]:
+def revisits(replicas: int, *, stays: bool, lags: int = 1) -> tuple[float, ...]:
     """Chance that a session comes back to a replica first after j = 1, 2, ... turns.
 
     1 at once where the router keeps sessions together; else 1/G (1 - 1/G)**(j-1), as if each turn went to one of G replicas at
     random: exact for random routing, an **approximation** for round robin and routers by load.
 
+    Parameters
+    ----------
+    replicas : int >= 1
+        G.
+    stays : bool
+        Whether turns go where the last one went.
+    lags : int >= 1
+        Turns that may come before (`most_lags`); chances that together are below `NEGLIGIBLE` are left out, too.
+
     Examples
     --------
-    >>> revisits(2, stays=False)[:3]
+    >>> revisits(2, stays=False, lags=3)
     (0.5, 0.25, 0.125)
     """
     if stays or replicas == 1:
         return (1.0,)
-    count = min(MOST_LAGS, math.ceil(math.log(1e-3) / math.log1p(-1 / replicas)))
+    count = max(1, min(lags, MOST_LAGS, math.ceil(math.log(NEGLIGIBLE) / math.log1p(-1 / replicas))))
     return tuple((1 - 1 / replicas) ** (j - 1) / replicas for j in range(1, count + 1))
 
 
-MOST_LAGS = 24
-"""Turns ago that a conversation is looked for."""
+def most_lags(classes: Sequence[RequestClass]) -> int:
+    """Most turns that come before a turn, those before a share of `NEGLIGIBLE` of the turns left out."""
+    most = 1
+    for item in classes:
+        law = item.sessions
+        if law is None:
+            continue
+        for system, _ in law.system_groups:
+            masses = np.array([float(turn.sum()) for turn in turn_laws(law, system)])
+            later = masses[::-1].cumsum()[::-1] / masses.sum()
+            most = max(most, int((later > NEGLIGIBLE).sum()) - 1)
+    return most
+
+
+NEGLIGIBLE = 1e-3
+"""Share of the turns, or chance to come back to a replica, that is left out."""
+
+MOST_LAGS = 256
+"""Turns ago that a conversation is looked for, at most."""

@@ -19,7 +19,7 @@ from ..model.workload import RequestClass, Workload
 from ..policies import PrefixAffinity, Router
 from ..policies.routers import router_of
 from .hits import ClassAtHits, nothing_found
-from .prefix import GRID, LONGEST_S, PrefixCache, revisits
+from .prefix import GRID, LONGEST_S, PrefixCache, most_lags, revisits
 from .prefix_report import CacheEquilibrium, PoolPrefixes, PrefixReport
 from .readings import like_engine
 from .solve import Solution, solve
@@ -27,7 +27,13 @@ from .solve import Solution, solve
 PREFIX_TOLERANCE = 0.10
 """Share by which the warm capacity may be too low: above it by more, no equilibrium is taken to exist."""
 
-STAYS = "sessions stay at their replicas (a router by prefix); for others see stability.prefix_equilibria"
+COLD_CHANGE, COLD_ROUNDS = 1e-4, 60
+"""Relative change at which the capacity with a cold cache is settled, and most rounds until then."""
+
+STAYS = (
+    "sessions stay at their replicas (a router by prefix that does not balance loads against prefixes); for others see "
+    "stability.prefix_equilibria"
+)
 
 TWO = (
     "two equilibria: a warm cache carries the load ({hits} of the prompt tokens found, unused prefixes stay {time}), up to "
@@ -83,12 +89,18 @@ class SessionAnalysis:
     def _cold(self, replica: Replica, returns: tuple[float, ...]) -> tuple[PrefixCache | None, Solution, float]:
         plain = solve([replica], self.classes, self.mix, self.confidence)
         if not replica.engine.prefix_caching:
-            return None, replace(plain, proved=[None]), math.nan
+            alone = all(item.sessions is None or item.sessions.turns.max_tokens == 1 for item in self.classes)
+            return None, plain if alone else replace(plain, proved=[None]), math.nan  # no turn waits for another
         cold = plain
-        for _ in range(2):  # the law's tangent, and the requests that share, at the capacity found last
+        # The law's tangent, and the requests that share, at the capacity found last: from nothing shared upwards to the least rate that
+        # a backlog keeps up by itself.
+        for _ in range(COLD_ROUNDS):
+            last = float(cold.capacity[0])
             cache = PrefixCache(replica, self.classes, self.mix, returns, cold.coefficients[0])
-            state = cache.at(min(float(cold.capacity[0]), cache.cold_capacity()), np.zeros(1))
+            state = cache.at(min(last, cache.cold_capacity()), np.zeros(1))
             cold = solve([replica], cache.classes_at(state, 0), self.mix, self.confidence)
+            if abs(float(cold.capacity[0]) - last) < COLD_CHANGE * last:
+                break
         best = solve([replica], cache.everything_found(), self.mix, self.confidence)
         warm = max(cache.warm_capacity(), float(cold.capacity[0]))
         ceiling = np.minimum(best.upper_bound, (1 + PREFIX_TOLERANCE) * warm)
@@ -144,7 +156,7 @@ class SessionAnalysis:
         points: tuple[CacheEquilibrium, ...] = ()
         if times:
             state = cache.at(rate_per_s, finite)
-            hits = 1 - state.demand[:, 0] / cache.prompt_tokens
+            hits = np.maximum(1 - state.demand[:, 0] / cache.prompt_tokens, 0.0)  # rounding left out
             talks = cache.conversation_hits(state)
             points = tuple(
                 CacheEquilibrium(
@@ -171,7 +183,7 @@ class SessionAnalysis:
             cold_capacity_per_s=float(cold.capacity[0]) * pool.replicas,
             warm_capacity_per_s=warm * pool.replicas,
             equilibria=points,
-            unbounded_hit_rate=float(1 - endless.demand[0, 0] / cache.prompt_tokens),
+            unbounded_hit_rate=max(float(1 - endless.demand[0, 0] / cache.prompt_tokens), 0.0),
             kv_capacity_tokens=float(cache.limits[0]),
             residence_s=read_only(grid),
             needed_tokens=read_only(needed),
@@ -191,7 +203,8 @@ def prefix_equilibria(fleet: Fleet, workload: Workload, *, router: str | Router 
     workload : Workload
         With sessions.
     router : str or Router
-        A router by prefix keeps sessions where they are; under all others a turn goes to one of the pool's replicas at random
+        A router by prefix keeps sessions where they are, whatever its `balance`, which is not read: where loads outweigh prefixes, take
+        "join_shortest_kv". Under all others a turn goes to one of the pool's replicas at random
         (a weighted split: of its pool), and system prompts are held by each.
 
     Returns
@@ -236,7 +249,8 @@ def prefix_equilibria(fleet: Fleet, workload: Workload, *, router: str | Router 
     classes = [item for item in steady.classes if item.mean_rate_per_s > 0]
     rates = np.array([item.mean_rate_per_s for item in classes])
     mix = rates / rates.sum()
-    among = [revisits(pool.replicas, stays=stays) for pool in fleet.pools]
+    lags = most_lags(classes)
+    among = [revisits(pool.replicas, stays=stays, lags=lags) for pool in fleet.pools]
     found = SessionAnalysis(fleet.pools, [pool.replica for pool in fleet.pools], classes, mix, 0.95, among)
     counts = np.array([pool.replicas for pool in fleet.pools], dtype=np.float64)
     from .analyze import split_over

@@ -32,6 +32,7 @@ Measured: 8 % (docs/theory/eviction.md), and 16 %.
 """
 
 SYNCHRONISED = "the lengths are so few that completions synchronise ({} roots outside the unit circle)"
+UNFOLLOWED = ", and their cycle is not followed where prompt tokens are found in the prefix cache"
 SHORT_PROMPTS = "prompts are so short against outputs that older requests leave before an eviction is decided"
 CHUNKED = "chunk_gate admits prompts that do not fit as a whole, and its capacity is an estimate"
 HALF_WAY = (
@@ -125,8 +126,10 @@ def gated(
         few = few_running(laws, shares, found.per_iteration * demand[rows, Demand.ITERATIONS])
         overflowing = [can_overflow(replica, demand[row]) for replica, row in zip(chosen, rows.tolist(), strict=True)]
         cycle = roots_outside(laws, shares) if exact and any(overflowing) else 0
+        # The recursion computes whole prompts: behind cached prefixes the capacity of flow balance stays, with a doubt.
+        finds = demand[rows, Demand.PREFILL] < (1 - 1e-9) * demand[rows, Demand.PROMPT]
         for place, row in enumerate(rows.tolist()):
-            if cycle and overflowing[place]:
+            if cycle and overflowing[place] and not finds[place]:
                 with suppress(InputError):  # longer lives than the recursion follows: the walk's capacity stays
                     at = cycle_capacity(replicas[row], coefficients[row], demand[row], laws, shares)
                     capacity[row] = min(at.capacity_per_s, capacity[row] if _chunked(replicas[row]) else np.inf)
@@ -136,7 +139,7 @@ def gated(
                 continue
             reasons = []
             if cycle and overflowing[place]:
-                reasons.append(SYNCHRONISED.format(cycle))
+                reasons.append(SYNCHRONISED.format(cycle) + (UNFOLLOWED if finds[place] else ""))
                 floor[row] = (1 - CYCLE_DOUBT) * capacity[row]
             elif few[place]:
                 reasons.append(SHORT_PROMPTS)

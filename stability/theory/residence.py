@@ -5,7 +5,8 @@ Robert, Roberts 2012: exact as the number of objects grows). With X the time unt
 
 .. math:: P(\text{found}) = P(X \le T), \qquad E[\text{time in the cache}] = E[\min(X, T)] .
 
-Here X is the sum of j think times (gamma distributed) and of the residences between them.
+Here X is the sum of j think times (gamma distributed) and of the residences between them. With T = 0 nothing is found, not even at once
+(X = 0): a backlog takes every block as it is freed.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def reuse(
     rest = np.maximum(time - shift, 0.0)
     mean = gaps * think_s
     if think_cv == 0 or think_s == 0:
-        return np.asarray((time >= shift + mean).astype(np.float64)), np.asarray(np.minimum(time, shift + mean))
+        return np.asarray(((time >= shift + mean) & (time > 0)).astype(np.float64)), np.asarray(
+            np.minimum(time, shift + mean)
+        )
     from scipy.special import gammainc
 
     shape = gaps / think_cv**2

@@ -147,3 +147,16 @@ def test_popularity_by_zipf() -> None:
     law = Sessions(L.Constant(1), L.Constant(1), L.Constant(1), think_s=1, system_prompt_tokens=[8] * 3, popularity=1.0)
     assert law.popularity == pytest.approx((6 / 11, 3 / 11, 2 / 11))
     assert law.system_groups == ((8, pytest.approx(1.0)),)
+
+
+def test_system_prompts_in_arrays_and_numbers_of_numpy() -> None:
+    def prompts(tokens: object, popularity: object) -> Sessions:
+        one = L.Constant(1)
+        return Sessions(one, one, one, think_s=1, system_prompt_tokens=tokens, popularity=popularity)  # type: ignore[arg-type]
+
+    for exponent in (1, 1.0, np.int64(1), np.float64(1)):
+        law = prompts(np.array([100, 200]), exponent)
+        assert law.system_prompt_tokens == (100, 200)
+        assert law.popularity == pytest.approx((2 / 3, 1 / 3))
+    assert prompts([100, 200], np.array([1, 3])).popularity == (0.25, 0.75)
+    assert prompts(np.int64(100), [1, 1]).system_prompt_tokens == (100, 100)

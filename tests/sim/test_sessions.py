@@ -13,7 +13,8 @@ import stability as st
 from stability import lengths as L
 from stability.errors import InputError, NotModelledError, UnservableError
 from stability.model.requests import draw
-from stability.policies import PrefixAffinity, Wait
+from stability.model.turns import NO_SESSION, draw_sessions
+from stability.policies import BidPrice, PrefixAffinity, Wait
 from stability.sim.domain import limits_of
 from stability.sim.reference import run_reference
 from stability.sim.reference.replica import ReferenceRequest
@@ -267,6 +268,48 @@ def test_known_prefixes_of_drawn_requests() -> None:
     assert again.computed_prompt_tokens == 50 * 36
 
 
+def test_system_prompts_of_two_classes_are_two() -> None:
+    """Ids count over all classes, and a request finds its own class's prompt only."""
+    short, long = replace_sessions(system_prompt_tokens=[32, 40]), replace_sessions(system_prompt_tokens=[64])
+    plain = st.RequestClass("c", 1.0, L.Independent(L.Constant(9), L.Constant(1)))
+    classes = [st.RequestClass.of_sessions("a", 1.0, short), plain, st.RequestClass.of_sessions("b", 1.0, long)]
+    drawn = next(draw_sessions(st.Workload(classes), rng=1))
+    numbers = [set(drawn.system_prompt[drawn.request_class == index].tolist()) for index in range(3)]
+    assert numbers == [{0, 1}, {NO_SESSION}, {2}]
+    first = replace_sessions(system_prompt_tokens=32)
+    pair = st.Workload([st.RequestClass.of_sessions(name, 0.4, first) for name in "ab"])
+    law = st.IterationTime(base_s=1e-6)
+    run = st.simulate(st.Fleet.of(replica(4_000, law)), pair, requests=300, rng=2)
+    assert run.requests is not None
+    opening = run.requests.prompt_tokens == 52
+    unseen = opening & (run.requests.cached_prefix_tokens == 0)
+    assert set(run.requests.request_class[unseen].tolist()) == {0, 1}  # the first turn of either finds nothing
+
+
+def test_reservation_of_a_turn_is_its_class_limit() -> None:
+    """2000 tokens of a cache of 5000 set aside for each turn: two at once. Own outputs would let all in."""
+    law = st.IterationTime(base_s=0.5)
+    chat = st.Sessions(L.Constant(2), L.Constant(20), L.Constant(4), think_s=1)
+    item = replace(st.RequestClass.of_sessions("a", 2.0, chat), max_output_tokens=2_000)
+    for caching in (False, True):
+        only = replica(5_000, law, prefix_caching=caching, admission="reserve")
+        run = st.simulate(st.Fleet.of(only), st.Workload([item]), requests=60, rng=1, record_steps=True)
+        assert run.steps["running"].max() == 2
+
+
+def test_known_prefixes_of_a_mixture() -> None:
+    trace = L.Empirical([100, 100], [5, 5], [64, 64])
+    mixed = L.Mixture([trace, L.Mixture([trace, L.Independent(L.Constant(100), L.Constant(5))], [1, 0])], [1, 1])
+    workload = st.Workload.poisson(5.0, mixed)
+    assert workload.classes[0].finds_prefixes
+    assert not st.RequestClass("a", 1.0, L.Mixture([L.Empirical([9], [1])], [1])).finds_prefixes
+    run = st.simulate(st.Fleet.of(replica(prefix_caching=False)), workload, requests=50, rng=1)
+    assert run.computed_prompt_tokens == 50 * 36
+    engine = replace(replica().engine, prefix_caching=False, scheduler=Wait((1,)))
+    with pytest.raises(NotModelledError, match="prefixes"):
+        st.simulate(st.Fleet.of(replace(replica(), engine=engine)), workload, requests=5)
+
+
 def test_what_sessions_cannot_be_is_refused() -> None:
     fleet, workload = st.Fleet.of(replica()), st.Workload.sessions(0.3, CHAT)
     for options in ({"saturated": True}, {"concurrency": 3}, {"max_waiting": 3}):
@@ -276,6 +319,11 @@ def test_what_sessions_cannot_be_is_refused() -> None:
         st.simulate(fleet, workload)
     with pytest.raises(UnservableError, match="turns of sessions"):
         st.simulate(st.Fleet.of(replica(80)), workload, requests=10)
+    with pytest.raises(NotModelledError, match="turned away"):
+        st.simulate(fleet, workload, requests=10, router=BidPrice([1.0], [[2.0]]))
+    for refusing in (st.measured_capacity, st.validate):
+        with pytest.raises(NotModelledError, match="no saturated run"):
+            refusing(fleet, workload)
     known = st.Workload(
         [st.RequestClass("a", 1.0, L.Independent(L.Constant(9), L.Constant(1)), cached_prefix_tokens=4)]
     )

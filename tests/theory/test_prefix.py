@@ -19,7 +19,7 @@ from stability.model.turns import draw_sessions
 from stability.theory.cached import found_tokens
 from stability.theory.hits import at_hits, class_moments, computed_lengths
 from stability.theory.moments import Demand, demands, moments
-from stability.theory.prefix import PrefixCache, revisits
+from stability.theory.prefix import PrefixCache, most_lags, revisits
 from stability.theory.residence import reuse
 from stability.theory.turn_demand import turn_demand
 
@@ -159,7 +159,19 @@ def test_reuse_is_the_law_of_the_gap() -> None:
 
 def test_revisits_sum_to_what_the_lags_cover() -> None:
     assert revisits(1, stays=False) == revisits(8, stays=True) == (1.0,)
-    assert sum(revisits(4, stays=False)) == pytest.approx(1 - 0.75**24)
+    assert sum(revisits(4, stays=False, lags=500)) == pytest.approx(1 - 0.75**25)  # all but a chance of 1e-3
+    fixed = st.Sessions(L.Constant(60), L.Constant(100), L.Constant(20), think_s=5)
+    assert most_lags(st.Workload.sessions(1.0, fixed).classes) == 59
+    assert len(revisits(24, stays=False, lags=59)) == 59
+
+
+def test_an_unbounded_cache_finds_every_earlier_turn_of_long_sessions() -> None:
+    """60 turns of 100 and 20 tokens over 24 replicas; by hand, turn k finds the whole blocks of turn k - j with chance 1/24 (23/24)**(j - 1)."""
+    fixed = st.Sessions(L.Constant(60), L.Constant(100), L.Constant(20), think_s=5)
+    fleet = st.Fleet.of(replica(2_000_000), 24)
+    pool = st.prefix_equilibria(fleet, st.Workload.sessions(0.24, fixed), router="random").pools[0]
+    found = sum((23 / 24) ** (j - 1) / 24 * ((120 * (k - j) - 1) // 16 * 16) for k in range(1, 61) for j in range(1, k))
+    assert pool.unbounded_hit_rate == pytest.approx(found / sum(120 * k - 20 for k in range(1, 61)), rel=0.005)
 
 
 def test_system_prompts_in_use_are_held_once() -> None:

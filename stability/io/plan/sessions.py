@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from ...errors import InputError
 from ...model.sessions import Sessions
 from .lengths import MarginalSection
 from .section import Count, NonNegative, Section, Time, Tokens, TokensOrNone
@@ -33,6 +34,11 @@ class SessionsSection(Section):
     def build(self) -> Sessions:
         """The sessions."""
         prompts = self.system_prompts or SystemPromptsSection(tokens=0)
+        if isinstance(prompts.tokens, list) and prompts.count not in (1, len(prompts.tokens)):
+            raise InputError(
+                f"count = {prompts.count} system prompts but {len(prompts.tokens)} lengths in tokens, must be as many. Drop count, or give "
+                "tokens one length for all."
+            )
         sizes = prompts.tokens if isinstance(prompts.tokens, list) else [prompts.tokens] * prompts.count
         return Sessions(
             self.turns.build(),

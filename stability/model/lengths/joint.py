@@ -48,6 +48,11 @@ class Lengths(ABC):
         return prompt, output, np.zeros(size, dtype=np.int64)
 
     @property
+    def knows_cached(self) -> bool:
+        """Whether requests come with prompt tokens known to be in the prefix cache."""
+        return False
+
+    @property
     @abstractmethod
     def max_prompt_tokens(self) -> float:
         """Longest possible prompt, tokens (infinite if unbounded)."""
@@ -230,6 +235,10 @@ class Empirical(Lengths):
         )
         return self.prompt_tokens[rows], self.output_tokens[rows], cached
 
+    @property
+    def knows_cached(self) -> bool:
+        return self.cached_prefix_tokens is not None
+
     @cached_property
     def _maxima(self) -> tuple[float, float, float]:
         total = max(
@@ -311,12 +320,21 @@ class Mixture(Lengths):
         return tuple(found)
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+        prompt, output, _ = self.sample_cached(size, rng)
+        return prompt, output
+
+    def sample_cached(self, size: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """`size` independent pairs, and what each component knows to be in the prefix cache."""
         which = rng.choice(len(self.components), size=size, p=np.array(self.weights))
-        prompt, output = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+        prompt, output, cached = (np.empty(size, dtype=np.int64) for _ in range(3))
         for index, component in enumerate(self.components):
             rows = np.flatnonzero(which == index)
-            prompt[rows], output[rows] = component.sample(len(rows), rng)
-        return prompt, output
+            prompt[rows], output[rows], cached[rows] = component.sample_cached(len(rows), rng)
+        return prompt, output, cached
+
+    @property
+    def knows_cached(self) -> bool:
+        return any(component.knows_cached for component in self.components)
 
     @property
     def max_prompt_tokens(self) -> float:
