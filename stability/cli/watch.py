@@ -100,7 +100,7 @@ def _labels(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ..
 @click.option(
     "--alpha", type=float, default=0.01, show_default=True, help="Chance of ever calling overload at load <= 1."
 )
-@click.option("--dispersion", type=float, help="Requests that come or go together (default: from plan or lengths).")
+@click.option("--dispersion", type=float, help="Requests that come or go together (default: from plan or metrics).")
 @click.option(
     "--timeout", "timeout_s", callback=_time, default="5s", show_default=True, help="Longest wait for a scrape."
 )

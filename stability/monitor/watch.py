@@ -55,7 +55,7 @@ class Watch:
     alpha, beta : float
         Probability of ever calling overload at load <= 1, and of ever calling a load >= 1 stable.
     dispersion : float >= 1, optional
-        Requests that come or go together; from plan or lengths if omitted.
+        Requests that come or go together; from plan or metrics if omitted.
     known : KnownCapacity, optional
         Capacity by theory.
     limits : WatchLimits
@@ -225,7 +225,7 @@ def watch(
     Overload is called by tests that may be looked at after every scrape: while the load is at most 1 they ever call it with
     probability at most `alpha` over the whole watch, if events at the queue come `dispersion` at a time (exact for Poisson arrivals
     and admissions at 1; an approximation for lengths of that spread). They need requests running, waiting and a
-    counter of ended ones.
+    counter of ended ones; evictions are allowed for where they are counted.
 
     Parameters
     ----------
@@ -244,8 +244,9 @@ def watch(
     beta : float in (0, 0.2]
         Probability of calling a load >= 1 stable.
     dispersion : float >= 1, optional
-        Requests that come or go together. If omitted: from the plan's lengths or those in the metrics, half of 1 plus the
-        squared variation of a request's KV demand; 2 until they are known.
+        Requests that come or go together. If omitted: half the dispersion of the arrivals plus half the squared variation of
+        a request's KV demand, by the plan; else as counted in the metrics (arrivals from 20 scrapes on, lengths from 100
+        requests on; until then 1 and 3).
 
     Returns
     -------
