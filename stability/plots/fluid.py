@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from ..theory.fluid.path import FluidPath
 
 
+def time_unit(until_s: float) -> tuple[str, float]:
+    """Unit of a time axis up to `until_s`, and its length in s: hours from three of them on.
+
+    Examples
+    --------
+    >>> time_unit(600.0), time_unit(86_400.0)
+    (('s', 1.0), ('h', 3600.0))
+    """
+    return ("h", 3600.0) if until_s >= 3 * 3600 else ("s", 1.0)
+
+
 @styled
 def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     """Backlog and requests running over time; without `ax` also rates, KV and iteration time in panels below.
@@ -25,7 +36,8 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Where to draw the requests; a new figure of four panels without it.
     """
-    time = path.time_s
+    name, unit_s = time_unit(float(path.time_s[-1]))
+    time = path.time_s / unit_s
     if ax is None:
         panels = new_figure(7.0, 8.0).subplots(4, 1, sharex=True)
         ax, rates, kv, iteration = panels
@@ -34,18 +46,19 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
         rates.set_ylabel("requests/s")
         rates.set_ylim(bottom=0)
         rates.legend()
-        for i, name in enumerate(path.pools):
-            kv.plot(time, 100 * path.kv_share[:, i], label=name)
-            iteration.plot(time, 1e3 * path.iteration_s[:, i], label=name)
+        for i, pool in enumerate(path.pools):
+            up = path.alive[:, i] > 0  # a pool that is down has a gap
+            kv.plot(time, np.where(up, 100 * path.kv_share[:, i], np.nan), label=pool)
+            iteration.plot(time, np.where(up, 1e3 * path.iteration_s[:, i], np.nan), label=pool)
         kv.set_ylabel("KV in use, %")
         kv.set_ylim(0, 105)
         iteration.set_ylabel("iteration, ms")
         iteration.set_ylim(bottom=0)
-        iteration.set_xlabel("time, s")
+        iteration.set_xlabel(f"time, {name}")
         if len(path.pools) > 1:
             kv.legend()
     else:
-        ax.set_xlabel("time, s")
+        ax.set_xlabel(f"time, {name}")
     ax.plot(time, path.backlog, color=BLUE, label="waiting, two standard deviations")
     low, high = (np.maximum(path.backlog + 2 * sign * path.backlog_std, 0.0) for sign in (-1, 1))
     ax.fill_between(time, low, high, color=BLUE, alpha=0.2, linewidth=0)
