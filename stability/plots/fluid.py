@@ -38,6 +38,7 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     """
     name, unit_s = time_unit(float(path.time_s[-1]))
     time = path.time_s / unit_s
+    alone = ax is not None
     if ax is None:
         panels = new_figure(7.0, 8.0).subplots(4, 1, sharex=True)
         ax, rates, kv, iteration = panels
@@ -45,7 +46,7 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
         rates.plot(time[1:], path.throughput_per_s[1:].sum(axis=1), color=GREEN, label="completed")
         rates.set_ylabel("requests/s")
         rates.set_ylim(bottom=0)
-        rates.legend()
+        _legend_above(rates)
         for i, pool in enumerate(path.pools):
             up = path.alive[:, i] > 0  # a pool that is down has a gap
             kv.plot(time, np.where(up, 100 * path.kv_share[:, i], np.nan), label=pool)
@@ -56,7 +57,7 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
         iteration.set_ylim(bottom=0)
         iteration.set_xlabel(f"time, {name}")
         if len(path.pools) > 1:
-            kv.legend()
+            _legend_above(kv)
     else:
         ax.set_xlabel(f"time, {name}")
     ax.plot(time, path.backlog, color=BLUE, label="waiting, two standard deviations")
@@ -65,5 +66,13 @@ def plot_path(path: FluidPath, ax: Axes | None = None) -> Axes:
     ax.plot(time, path.running.sum(axis=1), color=PURPLE, label="running")
     ax.set_ylabel("requests")
     ax.set_ylim(bottom=0)
-    ax.legend()
+    if alone:
+        ax.legend()
+    else:
+        _legend_above(ax)
     return ax
+
+
+def _legend_above(axes: Axes) -> None:
+    """A legend over the panel, where it covers no line."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
