@@ -49,7 +49,8 @@ def compare_schedulers(
 
     PLAN is a YAML or TOML file; without it, a bundled example runs. Every scheduler sees the same requests; thresholds and
     budgets are chosen by theory. Prints throughput, latencies, evictions and memory with confidence intervals, differences from the
-    first scheduler, and each scheduler's capacity where theory has one.
+    first scheduler, and each scheduler's capacity where theory has one. The first run of a scheduler compiles its simulator, which
+    takes half a minute or more and is kept for later runs.
     """
     from ..compare.candidates import DEFAULT, NAMES
     from ..compare.schedulers import compare_schedulers as compare

@@ -114,6 +114,7 @@ def compare_schedulers(
     drawn: list[RequestRecords] = []  # the requests of each replication, the same for all
     with _bar(progress, len(candidates) * runs) as bar:
         for name, policy in candidates.items():
+            bar.set_description(f"{name} (compiled on first use)")
             try:
                 rows = [_run(fleet, workload, policy, count, _replication(root, run), bar) for run in range(runs)]
             except StabilityError as error:
@@ -288,10 +289,14 @@ def _outcome(
 
 class _Bar(Protocol):
     def update(self, n: int, /) -> object: ...
+    def set_description(self, desc: str, /) -> object: ...
 
 
 class _Silent:
     def update(self, n: int, /) -> None:
+        """Nothing to show."""
+
+    def set_description(self, desc: str, /) -> None:
         """Nothing to show."""
 
 

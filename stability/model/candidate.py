@@ -108,8 +108,9 @@ def priced(given: Fleet | Sequence[Candidate]) -> tuple[Candidate, ...]:
         raise InputError(f"candidate names {names} repeat, must be distinct. Rename one.")
     unpriced = [item.name for item in kinds if item.replica.price_per_hour is None]
     if unpriced:
+        named, verb = ", ".join(f"pool {name!r}" for name in unpriced), "has" if len(unpriced) == 1 else "have"
         raise InputError(
-            f"candidates {', '.join(unpriced)} have no price_per_hour, must have one to be compared. "
+            f"{named} {verb} no price_per_hour, must have one to be compared. "
             "Give each the price of a replica, all of its GPUs together."
         )
     return kinds

@@ -68,9 +68,10 @@ def test_candidates_spares_and_quotas(cli, plan) -> None:
 
 
 def test_a_plan_without_prices(cli, plan) -> None:
-    text = cli("size", plan(SMALL)).error()
+    path = plan(SMALL)
+    text = cli("size", path).error()
     assert text == (
-        "candidates a have no price_per_hour, must have one to be compared. "
+        f"{path}:6: pool 'a' has no price_per_hour, must have one to be compared. "
         "Give each the price of a replica, all of its GPUs together."
     )
 

@@ -101,7 +101,7 @@ def test_a_target_that_one_class_cannot_meet_alone_leaves_the_others_to_other_re
     [
         ({"candidates": []}, "candidates is empty"),
         ({"candidates": ["a"]}, r"candidates\[0\] = 'a', must be a Candidate"),
-        ({"candidates": [st.Candidate("a", kind())]}, "candidates a have no price_per_hour"),
+        ({"candidates": [st.Candidate("a", kind())]}, "pool 'a' has no price_per_hour"),
         ({"candidates": [st.Candidate("a", kind(price_per_hour=1.0))] * 2}, "repeat"),
         ({"spares": -1}, "spares = -1"),
         ({"switching_cost": 1.0}, "must come with a rate schedule"),

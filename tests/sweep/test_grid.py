@@ -111,7 +111,7 @@ def test_every_problem_is_in_one_report() -> None:
 
 def test_files_that_are_no_grids(tmp_path: Path) -> None:
     for text, message in {
-        "": "is empty, must hold a grid. Start from the example that `stability sweep` runs.",
+        "": "is empty, must hold a grid. Start from an example: `stability sweep --example` prints one.",
         "3": "holds a int, must hold a mapping with the keys schema and axes.",
         "a: [": "not valid YAML",
     }.items():

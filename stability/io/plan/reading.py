@@ -86,7 +86,7 @@ def source_from_text(
     else:
         data, lines = _parse_toml(text, name), {}
     if not data and not isinstance(data, int | float):
-        hint = f"Start from the example that `stability {'sweep' if kind == 'grid' else 'check'}` runs."
+        hint = f"Start from an example: `stability {'sweep' if kind == 'grid' else 'schema'} --example` prints one."
         raise PlanSyntaxError(f"{name} is empty, must hold a {kind}. {hint}")
     if not isinstance(data, dict):
         raise PlanSyntaxError(

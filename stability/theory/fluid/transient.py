@@ -137,9 +137,15 @@ class Transient(Tabular):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The path on `ax`, or in panels, with the disturbance shaded."""
+        from ...plots.fluid import time_unit
+
         axes = self.path.plot(ax)
-        end_s = min(self.end_s, float(self.path.time_s[-1]))
-        axes.axvspan(self.begin_s, end_s, color="#8C8C8C", alpha=0.2, linewidth=0)
+        last_s = float(self.path.time_s[-1])
+        end_s = min(self.end_s, last_s)
+        if self.begin_s <= 0 and end_s >= last_s:  # a schedule that is followed: nothing apart from the rest
+            return axes
+        unit_s = time_unit(last_s)[1]
+        axes.axvspan(self.begin_s / unit_s, end_s / unit_s, color="#8C8C8C", alpha=0.2, linewidth=0)
         return axes
 
 
