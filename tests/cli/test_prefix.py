@@ -94,7 +94,7 @@ def test_sessions_of_a_plan() -> None:
         (BODY.replace(", limit_tokens: 16k", ""), "limit_tokens is missing"),
         (BODY + "\n  cached_prefix_tokens: 5", "must be absent with sessions"),
         (BODY + "\n  arrivals: replay", "not with sessions"),
-        (BODY.replace("tokens: 1000", "tokens: [10, 20]") + "\n  max_output_tokens: 5", "must be >= 100"),
+        (BODY.replace("tokens: 1000", "tokens: [10, 20, 10, 20]") + "\n  max_output_tokens: 5", "must be >= 100"),
     ],
 )
 def test_what_makes_no_sense_is_named(body: str, match: str) -> None:

@@ -132,3 +132,20 @@ def test_nested_wait_takes_as_long_as_its_queues_hold() -> None:
     assert found["nested"].unfinished == 0
     assert found["nested"].samples["evictions_per_request"].max() == 0
     assert found["nested"].samples["latency_mean_s"].mean() == pytest.approx(design.latency_s, rel=0.06)
+
+
+def test_sessions_that_have_not_lived_out_are_noted_and_have_no_floor() -> None:
+    """Sessions of 4 turns, a minute apart: 400 turns at 8/s are over after a minute or so."""
+    law = st.IterationTime(base_s=0.01, per_prefill_token_s=1e-5)
+    engine = st.Engine(prefix_caching=True)
+    fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=60_000, engine=engine))
+    chat = st.Sessions(L.Constant(4), L.Constant(50), L.Constant(5), think_s=60)
+    workload = st.Workload.sessions(2.0, chat)
+    found = compare_schedulers(fleet, workload, {"a": st.policies.Fcfs()}, requests=400, replications=2, rng=1)
+    assert found["a"].overloaded == 0
+    assert "8/s: a run starts without sessions, which last 180 s" in found["a"].start_note
+    assert found["a"].start_note in found.summary()
+    assert found.latency_floor_s is None
+    assert found.hindsight_s is None
+    quick = st.Workload.sessions(2.0, st.Sessions(L.Constant(4), L.Constant(50), L.Constant(5), think_s=0.1))
+    assert st.simulate(fleet, quick, requests=400, rng=1).reason == ""

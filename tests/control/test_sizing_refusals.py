@@ -137,3 +137,12 @@ def test_candidates_check_themselves() -> None:
     )
     with pytest.raises(st.InputError, match="against = 'cost'"):
         st.cost_front(st.Fleet.of(kind(price_per_hour=1.0)), st.Workload.poisson(9.5, CHAT), against="cost", values=[1])
+
+
+def test_workloads_that_find_prefixes_are_refused_by_name() -> None:
+    chat = st.Sessions(L.Constant(3), L.Constant(100), L.Constant(20), think_s=5)
+    workload = st.Workload.sessions(1.0, chat)
+    one = st.Candidate("a", kind(8, price_per_hour=1.0))
+    for given in (workload, [workload, workload.scaled(factor=2)]):
+        with pytest.raises(NotModelledError, match="must find none for the cheapest fleet"):
+            st.cheapest_fleet([one], given)

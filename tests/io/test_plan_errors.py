@@ -341,3 +341,15 @@ def test_bad_schedule_files(tmp_path, content, part):
     (tmp_path / "r.csv").write_text(content)
     bad = GOOD.replace("  rate_per_s: 4\n", "  schedule: {file: r.csv}\n")
     assert part in complaint(bad, PlanError, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("count", "good"), [("", True), (", count: 2", True), (", count: 1", True), (", count: 8", False)]
+)
+def test_as_many_system_prompts_as_lengths(count, good):
+    sessions = "sessions: {turns: 2, new_tokens: 9, output: 3, think_s: 5, system_prompts: {tokens: [3000, 1000]%s}}"
+    text = GOOD.replace("lengths: {prompt: 100, output: 10}", sessions % count)
+    if good:
+        assert plan_from_text(text).workload.classes[0].sessions.system_prompt_tokens == (3000, 1000)
+    else:
+        assert "count = 8 system prompts but 2 lengths in tokens, must be as many" in complaint(text, PlanError)

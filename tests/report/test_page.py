@@ -182,3 +182,12 @@ def test_ids_of_two_figures_differ() -> None:
     figure.subplots().plot([1, 2], marker="o")
     both = "".join(inline_svg(figure, key=key, title="t", text="x") for key in ("a", "b"))
     parsed(both)
+
+
+def test_bars_without_a_labelled_limit_have_no_legend() -> None:
+    """Matplotlib warns of a legend of nothing; of sessions, too, the page is drawn without a word."""
+    law = st.IterationTime(base_s=0.02, per_prefill_token_s=1e-4)
+    engine = st.Engine(prefix_caching=True)
+    fleet = st.Fleet.of(st.Replica(iteration=law, kv_capacity_tokens=120_000, engine=engine))
+    chat = st.Sessions(st.lengths.Constant(4), st.lengths.Constant(300), st.lengths.Constant(50), think_s=20)
+    assert "<svg" in st.html_report(fleet, st.Workload.sessions(0.5, chat))
