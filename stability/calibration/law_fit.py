@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .._extras import needs
 from .._result import Tabular, html_table, json_safe, percent, text_table
 from .._types import ArrayLike, FloatArray
 from ..errors import check_integer
@@ -220,6 +221,7 @@ class LawFit(Tabular):
 
     def to_frame(self) -> pandas.DataFrame:
         """One row per coefficient; values in s per unit."""
+        needs("pandas")
         import pandas
 
         return pandas.DataFrame([json_safe(item) for item in self.coefficients])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from .._extras import needs
 from .._result import Tabular, Verdict, json_safe, no_truth, percent, rate, seconds, text_table
 from .forecast import Overflow
 
@@ -229,6 +230,7 @@ class WatchReport(Tabular):
 
     def to_frame(self) -> pd.DataFrame:
         """One row a scrape, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         names = [f.name for f in fields(WatchPoint) if f.name != "overflow"]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from .._extras import needs
 from .._result import Described, Tabular, html_table, percent, rate, seconds, text_table
 from .._types import FloatArray
 
@@ -170,6 +171,7 @@ class PrefixReport(Tabular):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per equilibrium, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         names = CacheEquilibrium.__slots__

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..._extras import needs
 from ..._result import Tabular, percent, rate, seconds
 from ..._types import BoolArray, FloatArray
 from ...errors import InputError, check_number
@@ -230,6 +231,7 @@ class MetricsSeries(Tabular):
 
     def to_frame(self) -> pd.DataFrame:
         """One row a scrape, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         columns = {"time_s": self.time_s} | {name: getattr(self, name) for name in COLUMNS}

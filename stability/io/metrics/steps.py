@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..._extras import needs
 from ..._types import FloatArray, IntArray, read_only
 from ...errors import InputError, check_integer
 
@@ -60,6 +61,7 @@ class StepMeans:
 
     def to_frame(self) -> pd.DataFrame:
         """One row an interval, units in column names."""
+        needs("pandas")
         import pandas as pd
 
         names = ("prefill_tokens", "decode_tokens", "kv_tokens", "time_s", "weights")
