@@ -131,13 +131,18 @@ def _stage(
     mean = demand[:4] * (full if per_iteration is None else per_iteration)
     one = [np.array([value]) for value in mean.tolist()]
     law = effective_law(replica.iteration, Composition(mean, one[0], one[1], one[2], one[3], np.ones(1)))
+    return _of_rows(law, demand, shares, float(limits[Resource.KV_MEMORY]))
+
+
+def _of_rows(law: FloatArray, demand: FloatArray, shares: FloatArray, memory_tokens: float) -> Stage:
+    """A stage from the coefficients of its law, its demand, the shares of its rows and the memory that can be used."""
     decodes = float(demand[Demand.DECODE])
     own = float(demand[Demand.READ]) / decodes if decodes > 0 else 0.0
     return Stage(
         base_s=float(law[0]),
         work_s=float(work_s(law, demand)),
         shares=(float(shares[0]), float(shares[1]), float(shares[2])),
-        memory_tokens=float(limits[Resource.KV_MEMORY]),
+        memory_tokens=memory_tokens,
         light_itl_s=float(law[0] + law[2] + law[3] * own),
     )
 
@@ -152,15 +157,7 @@ def mixed_stage(replica: Replica, classes: Sequence[RequestClass], mix: FloatArr
         taken += float(packing_slack(demand))
     limits[Resource.KV_MEMORY] = max(limits[Resource.KV_MEMORY] - taken, limits[Resource.KV_MEMORY] / 2)
     shares = demand[list(GATE_ROWS if evicts(replica) else RESERVE_ROWS)] / limits
-    decodes = float(demand[Demand.DECODE])
-    own = float(demand[Demand.READ]) / decodes if decodes > 0 else 0.0
-    return Stage(
-        base_s=float(law[0]),
-        work_s=float(work_s(law, demand)),
-        shares=(float(shares[0]), float(shares[1]), float(shares[2])),
-        memory_tokens=float(limits[Resource.KV_MEMORY]),
-        light_itl_s=float(law[0] + law[2] + law[3] * own),
-    )
+    return _of_rows(law, demand, shares, float(limits[Resource.KV_MEMORY]))
 
 
 def transfers(item: RequestClass) -> FloatArray:
